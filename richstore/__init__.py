@@ -1,0 +1,38 @@
+"""Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
+
+from richstore.errors import (
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    DetachedError,
+    EncodingError,
+    FormatError,
+    KeyTypeError,
+    LockTimeoutError,
+    ReadOnlyError,
+    RichStoreError,
+)
+from richstore.nodes import is_tracked, plain, transactional
+from richstore.snapshot import Snapshot
+from richstore.store import Store, open  # noqa: A004 - the name that dbm and shelve have
+from richstore.transaction import Transaction
+
+__all__ = [
+    "ClosedError",
+    "ConflictError",
+    "CorruptionError",
+    "DetachedError",
+    "EncodingError",
+    "FormatError",
+    "KeyTypeError",
+    "LockTimeoutError",
+    "ReadOnlyError",
+    "RichStoreError",
+    "Snapshot",
+    "Store",
+    "Transaction",
+    "is_tracked",
+    "open",
+    "plain",
+    "transactional",
+]

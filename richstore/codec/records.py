@@ -1,0 +1,469 @@
+"""Records: the bytes of one value, and how its nodes become pickle opcodes and come back.
+
+Theory of operation
+-------------------
+
+A record is *envelope, node table, opcode stream* (`docs/design.md` has it byte by byte).
+
+Every node of a record has a *slot*, a small number. The stream is one pickle in which slot `n` owns
+two places of the unpickler's memo: `2n` is its raw container, `2n + 1` is what others see of it (a
+proxy when the record is read as live nodes, the raw container itself when it is read as plain data).
+The stream fills the containers one after the other:
+
+    BINGET 2n, MARK, items …, APPENDS | SETITEMS | ADDITEMS, POP
+
+so that aliases and cycles are plain memo references, unpickling is one pass in C, and the *fragment*
+of a node that did not change can be kept and joined again. The containers themselves are made before
+the stream starts, by a *prelude* that is not stored: its `NEXT_BUFFER` opcodes take the objects from
+a list, `MEMOIZE`d by explicit number. Who reads decides what is in that list.
+
+The pickler does the reverse with its own memo, set to `{id(node): (2n + 1, node)}`: nodes come out as
+`BINGET`s without a call into Python. Its `fast` mode keeps everything else out of the memo, which is
+what makes fragments independent of each other.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zlib
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from richstore.codec import classes
+from richstore.errors import CorruptionError, EncodingError, FormatError
+
+__all__ = [
+    "BUILT",
+    "DICT",
+    "FIRST_CLASS",
+    "LIST",
+    "SET",
+    "Parts",
+    "RecordPickler",
+    "built_fragment",
+    "decode",
+    "dump_blob",
+    "encode",
+    "faces_in",
+    "fill_fragment",
+    "load_blob",
+    "object_fragment",
+    "parse",
+    "part_of",
+    "stored_key",
+    "unstorable",
+]
+
+VERSION = 1
+_ENVELOPE = struct.Struct("<BBI")
+_HAS_KEY = 1
+_HAS_NODES = 2
+
+# Heads: what a slot holds. From FIRST_CLASS on: an instance of the class at `head - FIRST_CLASS`
+# in the record's class table. 4 to 15 are kept for containers that spread over many records.
+LIST, DICT, SET, BUILT = 0, 1, 2, 3
+FIRST_CLASS = 16
+
+_POP = b"0"
+_BUILD = b"b"
+_STOP = b"."
+_TUPLE2 = b"\x86"
+_REDUCE = b"R"
+
+_WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+class Parts(NamedTuple):
+    """What a record consists of, still encoded."""
+
+    key: bytes | None
+    table: array[int] | bytes
+    next_uid: int
+    classes: list[bytes]
+    stream: bytes
+
+
+# --- opcodes ------------------------------------------------------------------------------------
+
+
+def _get(place: int) -> bytes:
+    return b"h" + bytes((place,)) if place < 256 else b"j" + place.to_bytes(4, "little")
+
+
+def _put(place: int) -> bytes:
+    return b"q" + bytes((place,)) if place < 256 else b"r" + place.to_bytes(4, "little")
+
+
+def _take(slot: int, head: int) -> bytes:
+    """The prelude of one slot: raw container and face for containers, the face for instances."""
+    face = b"\x97" + _put(2 * slot + 1) + _POP
+    return face if head >= FIRST_CLASS else b"\x97" + _put(2 * slot) + _POP + face
+
+
+_GETS = [_get(place) for place in range(512)]
+_TAKES = [(_take(slot, LIST), _take(slot, FIRST_CLASS)) for slot in range(256)]
+
+
+def _get_raw(slot: int) -> bytes:
+    return _GETS[2 * slot] if slot < 256 else _get(2 * slot)
+
+
+def _get_face(slot: int) -> bytes:
+    return _GETS[2 * slot + 1] if slot < 256 else _get(2 * slot + 1)
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+class RecordPickler(pickle.Pickler):
+    """Turns shallow contents into opcodes; one is made for each record that is encoded.
+
+    Args:
+        faces: what comes out as a reference: `{id(face): (2 * slot + 1, face)}`.
+    """
+
+    def __init__(self, faces: dict[int, tuple[int, Any]]) -> None:
+        self._buffer = io.BytesIO()
+        super().__init__(self._buffer, 5)
+        self.fast = True
+        self.memo = faces  # type: ignore[assignment]
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Store by value the classes and functions that no name finds."""
+        return _reduce_global(obj)
+
+    def body(self, content: Any) -> bytes:
+        """Return the opcodes that make `content`, without protocol, frame and stop.
+
+        Raises:
+            EncodingError: pickle refuses it.
+        """
+        buffer = self._buffer
+        buffer.seek(0)
+        buffer.truncate()
+        try:
+            self.dump(content)
+        except EncodingError:
+            raise
+        except Exception as error:
+            raise unstorable(content, error) from error
+        data = buffer.getvalue()
+        return data[11:-1] if data[2] == 0x95 else data[2:-1]
+
+
+def unstorable(content: Any, error: Exception) -> EncodingError:
+    """Return the error for a value that pickle refused."""
+    kind = type(content)
+    return EncodingError(
+        f"a value of type {kind.__module__}.{kind.__qualname__} cannot be stored "
+        f"({type(error).__name__}: {error}); leave it out, or give its class a __getstate__ "
+        f"or __reduce__ that does"
+    )
+
+
+def _reduce_global(obj: Any) -> Any:
+    if isinstance(obj, type):
+        original = classes.original_class(obj)
+        if original is not obj:
+            return classes.original_class, (original,)
+        if classes.is_importable(obj) or obj in _NAMELESS:
+            return NotImplemented
+        return classes.by_value(obj)
+    if type(obj) is _FUNCTION and not classes.is_importable(obj):
+        return classes.by_value(obj)
+    return NotImplemented
+
+
+_FUNCTION = type(_reduce_global)
+_NAMELESS = (type(None), type(NotImplemented), type(...))
+
+
+class _BlobPickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        return _reduce_global(obj)
+
+
+def dump_blob(value: Any) -> bytes:
+    """Pickle a value on its own, aliases and cycles kept; for what holds no nodes."""
+    buffer = io.BytesIO()
+    try:
+        _BlobPickler(buffer, 5).dump(value)
+    except EncodingError:
+        raise
+    except Exception as error:
+        raise unstorable(value, error) from error
+    return buffer.getvalue()
+
+
+def load_blob(blob: bytes) -> Any:
+    """Return the value of `dump_blob`."""
+    return _Unpickler(io.BytesIO(blob)).load()
+
+
+def fill_fragment(slot: int, body: bytes) -> bytes:
+    """Return the fragment of a list, dict or set from the opcodes of its content.
+
+    The body begins with the one opcode that makes an empty container; the container that is
+    there already takes its place.
+    """
+    return _get_raw(slot) + body[1:] + _POP
+
+
+def object_fragment(slot: int, state: bytes) -> bytes:
+    """Return the fragment of an instance from the opcodes of its state."""
+    return _get_face(slot) + state + _BUILD + _POP
+
+
+def built_fragment(slot: int, pickler: RecordPickler, parts: tuple[Any, ...]) -> tuple[bytes, bytes]:
+    """Return the two fragments of a node whose object is made by a call in the stream.
+
+    Args:
+        parts: what `__reduce_ex__` returned.
+
+    Returns:
+        The opcodes that make the object and its face, and those that fill the object.
+    """
+    function, arguments, state, listitems, dictitems, setter = (*parts, *(None,) * 4)[:6]
+    make = b"".join(
+        (
+            pickler.body(function),
+            pickler.body(arguments),
+            _REDUCE,
+            _put(2 * slot),
+            _POP,
+            # the face: wrap(slot, raw), which is the raw object itself when read as plain data
+            _WRAP,
+            pickler.body(slot),
+            _get_raw(slot),
+            _TUPLE2,
+            _REDUCE,
+            _put(2 * slot + 1),
+            _POP,
+        )
+    )
+    fill = [_get_raw(slot)]
+    if listitems is not None:
+        fill.append(pickler.body(list(listitems))[1:])
+    if dictitems is not None:
+        fill.append(pickler.body(dict(dictitems))[1:])
+    if state is not None and setter is None:
+        fill += (pickler.body(state), _BUILD)
+    elif state is not None:
+        fill += (_POP, pickler.body(setter), _get_raw(slot))
+        fill += (pickler.body(state), _TUPLE2, _REDUCE)
+    fill.append(_POP)
+    return make, b"".join(fill) if len(fill) > 2 else b""
+
+
+_WRAP = b"\x8c\x0arichstore.\x8c\x04wrap\x93"
+
+
+class _FaceFinder(pickle.Pickler):
+    """Finds what a value refers to by pickling it in vain; for values of unknown make."""
+
+    def __init__(self, is_face: Callable[[Any], bool]) -> None:
+        super().__init__(io.BytesIO(), 5)
+        self.is_face = is_face
+        self.found: list[Any] = []
+
+    def persistent_id(self, obj: Any) -> Any:
+        if self.is_face(obj):
+            self.found.append(obj)
+            return 0
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        return _reduce_global(obj)
+
+
+def faces_in(value: Any, is_face: Callable[[Any], bool]) -> list[Any]:
+    """Return every face that pickling `value` would meet.
+
+    Raises:
+        EncodingError: pickle refuses it.
+    """
+    finder = _FaceFinder(is_face)
+    try:
+        finder.dump(value)
+    except EncodingError:
+        raise
+    except Exception as error:
+        raise unstorable(value, error) from error
+    return finder.found
+
+
+def part_of(value: Any, whole: Any) -> bool:
+    """Tell whether pickling `whole` would meet the very object `value`."""
+    return bool(faces_in(whole, lambda obj: obj is value))
+
+
+def encode(
+    name: bytes,
+    key: bytes | None,
+    table: list[int],
+    next_uid: int,
+    class_table: Iterable[bytes],
+    fragments: list[bytes],
+    root: bytes,
+) -> bytes:
+    """Assemble a record.
+
+    Args:
+        name: the engine key it goes under; part of the checksum, so that it cannot be moved.
+        key: the pickled user key when the engine key does not tell it.
+        table: slot, uid and head of each node, flat.
+        next_uid: the uid of the next node that is born in this record.
+        class_table: the stored forms of the classes of its instances.
+        fragments: those of its nodes, in the order in which they are to be filled.
+        root: the opcodes of the value.
+    """
+    flags = 0
+    parts: list[bytes] = []
+    if key is not None:
+        flags |= _HAS_KEY
+        parts += (len(key).to_bytes(4, "little"), key)
+    if table:
+        flags |= _HAS_NODES
+        table.append(next_uid)
+        packed = _pack(table)
+        parts += (len(packed).to_bytes(4, "little"), packed)
+        stored = list(class_table)
+        parts.append(len(stored).to_bytes(2, "little"))
+        for one in stored:
+            parts += (len(one).to_bytes(4, "little"), one)
+    parts += fragments
+    parts += (root, _STOP)
+    body = b"".join(parts)
+    return _ENVELOPE.pack(VERSION, flags, zlib.crc32(body, zlib.crc32(name, flags))) + body
+
+
+def _pack(numbers: list[int]) -> bytes:
+    try:
+        return b"\x01" + bytes(numbers)
+    except ValueError:
+        for width in (2, 4, 8):
+            try:
+                packed = array(_WIDTHS[width], numbers)
+            except OverflowError:
+                continue
+            if _BIG_ENDIAN:
+                packed.byteswap()
+            return bytes((width,)) + packed.tobytes()
+        raise
+
+
+_BIG_ENDIAN = struct.pack("=H", 1) == b"\x00\x01"
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def parse(name: bytes, record: bytes) -> Parts:
+    """Check the envelope of a record and take it apart.
+
+    Raises:
+        FormatError: it was written by a newer version.
+        CorruptionError: it is not what was written.
+    """
+    try:
+        version, flags, checksum = _ENVELOPE.unpack_from(record)
+    except struct.error:
+        raise CorruptionError(f"record {name!r} is too short to be one") from None
+    if version != VERSION:
+        raise FormatError(
+            f"record {name!r} has format version {version}, this richstore reads {VERSION}; "
+            f"use the version that wrote it, or a newer one"
+        )
+    body = memoryview(record)[_ENVELOPE.size :]
+    if zlib.crc32(body, zlib.crc32(name, flags)) != checksum:
+        raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
+    at = 0
+    key: bytes | None = None
+    table: array[int] | bytes = b""
+    next_uid = 0
+    class_table: list[bytes] = []
+    if flags & _HAS_KEY:
+        size = int.from_bytes(body[:4], "little")
+        key = bytes(body[4 : 4 + size])
+        at = 4 + size
+    if flags & _HAS_NODES:
+        size = int.from_bytes(body[at : at + 4], "little")
+        numbers = _unpack(body[at + 4 : at + 4 + size])
+        table, next_uid = numbers[:-1], numbers[-1]
+        at += 4 + size
+        count = int.from_bytes(body[at : at + 2], "little")
+        at += 2
+        for _ in range(count):
+            size = int.from_bytes(body[at : at + 4], "little")
+            class_table.append(bytes(body[at + 4 : at + 4 + size]))
+            at += 4 + size
+    return Parts(key, table, next_uid, class_table, bytes(body[at:]))
+
+
+def stored_key(record: Any) -> bytes | None:
+    """Return the pickled user key of a record without checking the rest of it."""
+    if isinstance(record, (bytes, memoryview)):
+        if len(record) >= _ENVELOPE.size and record[1] & _HAS_KEY:
+            at = _ENVELOPE.size
+            size = int.from_bytes(record[at : at + 4], "little")
+            return bytes(record[at + 4 : at + 4 + size])
+        return None
+    found: bytes | None = record.stored_key
+    return found
+
+
+def _unpack(packed: memoryview) -> array[int] | bytes:
+    width = packed[0]
+    if width == 1:
+        return bytes(packed[1:])
+    numbers = array(_WIDTHS[width])
+    numbers.frombytes(packed[1:])
+    if _BIG_ENDIAN:
+        numbers.byteswap()
+    return numbers
+
+
+def _identity(slot: int, raw: Any) -> Any:
+    return raw
+
+
+class _Unpickler(pickle.Unpickler):
+    wrap: Callable[[int, Any], Any] = staticmethod(_identity)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "richstore.":
+            return self.wrap
+        return classes.resolve(module, name)
+
+
+def decode(
+    parts: Parts,
+    containers: list[Any],
+    wrap: Callable[[int, Any], Any] = _identity,
+) -> Any:
+    """Run a record's stream and return its value.
+
+    Args:
+        parts: the record.
+        containers: for each row of the node table: raw container and face for a list, dict or
+            set; the face alone for an instance; nothing for a built node.
+        wrap: makes the face of a built node from its slot and raw object.
+    """
+    table = parts.table
+    prelude = [b"\x80\x05\x95", b""]
+    for at in range(0, len(table), 3):
+        slot, head = table[at], table[at + 2]
+        if head == BUILT:
+            continue
+        if slot < 256:
+            prelude.append(_TAKES[slot][head >= FIRST_CLASS])
+        else:
+            prelude.append(_take(slot, head))
+    prelude.append(parts.stream)
+    # One frame around everything lets the unpickler read its input in one piece.
+    prelude[1] = sum(map(len, prelude[2:])).to_bytes(8, "little")
+    unpickler = _Unpickler(io.BytesIO(b"".join(prelude)), buffers=containers)
+    unpickler.wrap = wrap  # type: ignore[method-assign]
+    return unpickler.load()

@@ -1,0 +1,1 @@
+"""The engines: ordered bytes with transactions (`base` says what one must do)."""

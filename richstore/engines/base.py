@@ -1,0 +1,105 @@
+"""What an engine is: ordered bytes → bytes with transactions.
+
+Engines know nothing of records, keys of users or nodes. Keys are 1 to 511 bytes, values any length.
+Commits are numbered 1, 2, 3, …; every reader sees exactly the state after one commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+__all__ = ["Engine", "ReadTransaction", "WriteTransaction"]
+
+
+class ReadTransaction(Protocol):
+    """A frozen view of one committed state; usable from any thread, by one at a time."""
+
+    @property
+    def id(self) -> int:
+        """The number of the last commit that this view contains (0 for an empty engine)."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value under `key`, or None."""
+
+    def scan(
+        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items with `start <= key < stop` in the order of their keys, lazily.
+
+        Inside a write transaction the iterator stays valid while the transaction is written to.
+        """
+
+    def close(self) -> None:
+        """End the view; calling it again does nothing."""
+
+
+class WriteTransaction(Protocol):
+    """The one open write transaction of an engine; used by the thread that began it.
+
+    Reads inside see the latest committed state and the transaction's own writes.
+    """
+
+    @property
+    def id(self) -> int:
+        """The number that this commit will have."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value under `key`, own writes included, or None."""
+
+    def scan(
+        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """As `ReadTransaction.scan`, own writes included."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store `value` under `key`."""
+
+    def delete(self, key: bytes) -> bool:
+        """Remove `key`; return whether it was there."""
+
+    def commit(self) -> None:
+        """Make the writes durable as the engine was told to, visible at once, and end.
+
+        On any exception nothing was written and the transaction has ended.
+
+        Raises:
+            ConflictError: an optimistic engine saw another commit first.
+            OSError: the disk is full or failed.
+        """
+
+    def abort(self) -> None:
+        """Forget the writes and end; calling it after the end does nothing."""
+
+
+class Engine(Protocol):
+    """An open database; safe to use from many threads."""
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file, or `memory:`."""
+
+    @property
+    def readonly(self) -> bool:
+        """Whether write transactions are refused."""
+
+    def last_commit(self) -> int:
+        """Return the number of the last commit by any process; well under a microsecond."""
+
+    def read(self) -> ReadTransaction:
+        """Begin a read transaction on the latest committed state."""
+
+    def write(self, timeout: float | None) -> WriteTransaction:
+        """Begin the write transaction, waiting for that of another process at most `timeout` s.
+
+        The caller has made sure that no other thread of this process has one open.
+
+        Raises:
+            LockTimeoutError: another process did not finish in time.
+        """
+
+    def reopen_after_fork(self) -> None:
+        """Replace, in the child of a fork, what belongs to the parent; called before any use."""
+
+    def close(self) -> None:
+        """Release the database; open read transactions end. Calling it again does nothing."""

@@ -1,0 +1,145 @@
+"""The data file as the operating system sees it: opened, recognised, locked.
+
+A file is opened here before LMDB sees it, so that what is wrong with it is said in Python's own
+errors and a file of something else is never touched. The descriptor stays open for the writer's
+lock: `flock` on the data file, on which LMDB itself takes no locks. (It must not be the lock file:
+LMDB's locks there are `fcntl` locks, which a process loses when it closes *any* descriptor of that
+file.) Knows the first bytes of an LMDB file and nothing else of LMDB.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import sys
+import time
+
+from richstore.errors import FormatError, LockTimeoutError
+
+__all__ = ["check_header", "file_key", "open_data_file", "wait_for_lock"]
+
+_MAGIC = 0xBEEFC0DE
+_DATA_VERSION = 1
+# The first page starts with a header of 12 or 16 bytes, then the magic number and the version.
+_HEAD = 64
+
+_FIRST_SLEEP = 0.00005
+_LONGEST_SLEEP = 0.00025
+
+
+def open_data_file(path: str, flag: str) -> tuple[int, bool]:
+    """Open the file with the access that `flag` needs, creating it (mode 0600) for `c` and `n`.
+
+    With `r` the file is opened for writing too where that is allowed, so that a later `w` in the
+    same process can share the environment; nothing is written through it.
+
+    Returns:
+        The descriptor, and whether it can be written.
+
+    Raises:
+        OSError: as `open()` would.
+        FormatError: it is not a regular file, or empty with `r` or `w`.
+    """
+    access = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    writable = True
+    if flag == "r":
+        try:
+            fd = os.open(path, access)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            writable = False
+    elif flag == "w":
+        fd = os.open(path, access)
+    else:
+        fd = os.open(path, access | os.O_CREAT, 0o600)
+    try:
+        check_header(fd, path, empty_allowed=flag in "cn")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, writable
+
+
+def check_header(fd: int, path: str, *, empty_allowed: bool) -> None:
+    """Raise `FormatError` unless the file starts as an LMDB file does (or is empty and may be)."""
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path} is not a regular file; a store needs one")
+    head = os.pread(fd, _HEAD, 0)
+    if not head:
+        if empty_allowed:
+            return
+        raise FormatError(f"{path} is empty, so not a store; open it with flag 'c' to make one")
+    words = struct.unpack_from(f"={len(head) // 4}I", head)
+    if _MAGIC not in words[:-1]:
+        raise FormatError(f"{path} is a file of something else; nothing was changed, use another")
+    version = words[words.index(_MAGIC) + 1]
+    if version != _DATA_VERSION:
+        raise FormatError(
+            f"{path} is an LMDB file of data format {version}, and this version reads format "
+            f"{_DATA_VERSION}; open it with the program that made it, and export it"
+        )
+
+
+def file_key(fd: int) -> tuple[int, int]:
+    """Return what tells this file from every other one that exists now."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def wait_for_lock(fd: int, path: str, timeout: float | None) -> None:
+    """Take the writer's lock, which another process holds, as soon as it is free.
+
+    The lock of a process that dies is free. Without `timeout` the wait can be interrupted by
+    Ctrl-C; with one the lock is asked for every quarter of a millisecond, since `flock` cannot
+    be told when to give up.
+
+    Raises:
+        LockTimeoutError: it was not free within `timeout` seconds.
+    """
+    if timeout is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_SLEEP
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LockTimeoutError(
+                f"another process was writing to {path} for more than {timeout:g} s; let it end "
+                f"its transaction, or wait longer with a larger timeout"
+            )
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_SLEEP)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            continue
+
+
+def map_sizes(path: str) -> list[int]:
+    """Return the sizes of map to try, in bytes, the largest first.
+
+    An address range costs nothing, so the first is one that the disk cannot fill; the smaller ones
+    are for machines and limits (`ulimit -v`) that do not give so much.
+    """
+    if sys.maxsize < 1 << 32:
+        return [1 << 30, 1 << 28, 1 << 26]
+    largest = 1 << 40
+    while largest < 4 * disk_size(path):
+        largest <<= 1
+    return [largest, *(1 << power for power in (39, 36, 33, 30, 28, 26))]
+
+
+def disk_size(path: str) -> int:
+    """Return the size of the file system that holds `path`, in bytes."""
+    status = os.statvfs(path)
+    return status.f_frsize * status.f_blocks

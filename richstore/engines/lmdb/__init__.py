@@ -1,0 +1,10 @@
+"""The LMDB engine: one file, readers that nobody blocks, one writer at a time.
+
+`engine` has the theory of operation. This is the only package that imports lmdb, and no exception
+of lmdb leaves it.
+"""
+
+from richstore.engines.lmdb.engine import LmdbEngine, open_lmdb
+from richstore.engines.lmdb.transactions import LmdbReadTransaction, LmdbWriteTransaction
+
+__all__ = ["LmdbEngine", "LmdbReadTransaction", "LmdbWriteTransaction", "open_lmdb"]

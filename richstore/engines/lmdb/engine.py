@@ -1,0 +1,519 @@
+"""The engine of one LMDB file: opened, shared, grown, forked and closed.
+
+Theory of operation
+-------------------
+
+*One environment per file and process.* LMDB forbids a second one, so `open_lmdb` returns the same
+`LmdbEngine` for the same file, with one more reference; `close()` gives one back and the last one
+closes. What is opened with less (`r`, or a weaker `synchronous`) shares what is there.
+
+*The writer's lock.* LMDB's own waits for ever and cannot be interrupted. So a write transaction
+first takes `flock` on a descriptor of our own of the data file (see `datafile`), with a timeout,
+and only then LMDB's, which is free by then.
+
+*The map.* LMDB maps the file at a size fixed in advance. It is opened with one that the disk cannot
+fill. Where the system does not give that much, write transactions remember their writes; when the
+map is full, they abort, the map grows, and the writes are repeated. Growing moves the map, so it is
+refused while this process has read transactions open. A map that another process has outgrown
+is grown here in the same way.
+
+*Ended things.* A transaction that has ended, in whichever way, has `ENDED` in place of LMDB's
+transaction, so no operation needs a check of its own. The engine knows its open transactions by
+weak references: dropping one ends it.
+
+*Fork.* The child must not touch the parent's environment, not even to free it: LMDB would clear the
+parent's entries in the shared table of readers. `abandon` keeps it alive for ever and ends every
+transaction without telling LMDB; the next use opens the file again.
+
+The rule: whatever ends a transaction, also an exception or Ctrl-C, frees the writer's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+import time
+import weakref
+from typing import Any
+
+import lmdb
+
+from richstore.engines.datafile import (
+    disk_size,
+    file_key,
+    map_sizes,
+    open_data_file,
+    wait_for_lock,
+)
+from richstore.engines.lmdb.environment import (
+    SYNCHRONOUS,
+    abandon,
+    extend_to_last_page,
+    open_environment,
+    translate,
+)
+from richstore.engines.lmdb.transactions import (
+    ENDED,
+    LmdbReadTransaction,
+    LmdbWriteTransaction,
+    ReplayingWriteTransaction,
+)
+from richstore.engines.netfs import refuse_network
+from richstore.engines.registry import Registry
+from richstore.errors import ClosedError, LockTimeoutError, ReadOnlyError
+
+__all__ = ["LmdbEngine", "open_lmdb"]
+
+_flock = fcntl.flock
+_LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+_UNLOCK = fcntl.LOCK_UN
+
+
+class LmdbEngine:
+    """An open LMDB file, shared by all who have opened it; `open_lmdb` makes it.
+
+    Safe to use from many threads. `readonly` is true as long as nobody has opened the file with
+    another flag than `r`: who opened it with `r` keeps to that himself. `shared` is for the layer
+    above, which keeps there what is to exist once for a file.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_env",
+        "_key",
+        "_lock",
+        "_map_size",
+        "_path",
+        "_readonly",
+        "_references",
+        "_synchronous",
+        "_transaction",
+        "_writable",
+        "begin",
+        "closed",
+        "fd",
+        "readers",
+        "shared",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        path: str,
+        fd: int,
+        key: tuple[int, int],
+        *,
+        writable: bool,
+        readonly: bool,
+        synchronous: str,
+        map_size: int | None,
+    ) -> None:
+        self.shared: dict[str, object] = {}
+        self._path = path
+        self.fd = fd
+        self._key = key
+        self._writable = writable
+        self._readonly = readonly
+        self._synchronous = synchronous
+        self._map_size = map_size
+        self._references = 1
+        self.closed = False
+        self._closing = False
+        self._lock = threading.RLock()
+        self.readers: set[weakref.ref[LmdbReadTransaction]] = set()
+        self.writer: weakref.ref[LmdbWriteTransaction] | None = None
+        self._env: lmdb.Environment | None = None
+        self.begin: Any = self._begin_without_environment
+        self._transaction: type[LmdbWriteTransaction] = LmdbWriteTransaction
+        self._open_environment([map_size] if map_size is not None else map_sizes(path))
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<LmdbEngine {self._path!r} {state}>"
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file, symbolic links resolved."""
+        return self._path
+
+    @property
+    def readonly(self) -> bool:
+        """Whether write transactions are refused."""
+        return self._readonly
+
+    @property
+    def synchronous(self) -> str:
+        """What a commit survives: `full`, `normal` or `off`."""
+        return self._synchronous
+
+    # --- the interface ---
+
+    def last_commit(self) -> int:
+        """Return the number of the last commit by any process; well under a microsecond."""
+        try:
+            return self.begin().id()  # type: ignore[no-any-return]
+        except lmdb.Error as error:
+            # no read transaction to be had; the counter is in the file's head as well
+            with self._lock:
+                if self._env is None:
+                    raise self.translate(error) from error
+                return self._env.info()["last_txnid"]
+
+    def read(self) -> LmdbReadTransaction:
+        """Begin a read transaction on the latest committed state."""
+        with self._lock:
+            try:
+                return LmdbReadTransaction(self, self.begin())
+            except lmdb.Error as error:
+                return LmdbReadTransaction(self, self._begin_again(error, write=False))
+
+    def write(self, timeout: float | None) -> LmdbWriteTransaction:
+        """Begin the write transaction, waiting for that of another process at most `timeout` s.
+
+        Raises:
+            LockTimeoutError: another process did not finish in time.
+            ReadOnlyError: the file is open for reading only.
+        """
+        thread = threading.get_ident()
+        if self.writer is not None or self._readonly or self.fd < 0:
+            timeout = self._prepare_write(thread, timeout)
+        fd = self.fd
+        try:
+            try:
+                _flock(fd, _LOCK_NOW)
+            except BlockingIOError:
+                wait_for_lock(fd, self._path, timeout)
+            try:
+                txn = self.begin(None, None, True)
+            except lmdb.Error as error:
+                with self._lock:
+                    txn = self._begin_again(error, write=True)
+            transaction = self._transaction(self, txn, thread)
+            self.writer = weakref.ref(transaction)
+            return transaction
+        except BaseException:
+            # also when Ctrl-C arrives just after the lock was taken
+            if fd == self.fd >= 0:
+                _flock(fd, _UNLOCK)
+            raise
+
+    def reopen_after_fork(self) -> None:
+        """Open the file again in the child of a fork; does nothing if that has been done."""
+        with self._lock:
+            self._check_open()
+            if self._env is not None:
+                return
+            if self.fd < 0:
+                fd, self._writable = open_data_file(self._path, "r" if self._readonly else "w")
+                if file_key(fd) != self._key:
+                    os.close(fd)
+                    raise OSError(
+                        errno.ESTALE,
+                        "the file was replaced since this process forked; open it anew",
+                        self._path,
+                    )
+                self.fd = fd
+            size = self._map_size
+            self._open_environment([size] if size is not None else map_sizes(self._path))
+
+    def close(self) -> None:
+        """Give back one reference; the last one ends all transactions and closes the file.
+
+        A write transaction that another thread has open can be ended by that thread only: its
+        commit will raise `ClosedError`, and the file stays open until then. Calling it again does
+        nothing.
+        """
+        with _registry.lock, self._lock:
+            if self.closed:
+                return
+            self._references -= 1
+            if self._references:
+                return
+            self.closed = True
+            self.begin = self._begin_without_environment
+            self.shared.clear()
+            for handle in list(self.readers):
+                reader = handle()
+                if reader is not None:
+                    reader.close()
+            writer = self.writer and self.writer()
+            if not writer or writer.txn is ENDED:
+                self._finish_close()
+            elif writer.thread == threading.get_ident():
+                writer.abort()
+                self._finish_close()
+            else:
+                # only the thread that began it may end it
+                self._closing = True
+
+    # --- sharing ---
+
+    def share(self, flag: str, synchronous: str) -> None:
+        """Count one more who has opened this file; `_registry.lock` is held.
+
+        Raises:
+            ValueError: it is open with a weaker `synchronous`.
+            PermissionError: it is open for reading only, since it could not be written then.
+        """
+        if flag != "r":
+            if not self._writable:
+                raise PermissionError(
+                    errno.EACCES,
+                    "the file could not be written when this process first opened it, and is "
+                    "open for reading; close that store first",
+                    self._path,
+                )
+            if SYNCHRONOUS.index(synchronous) < SYNCHRONOUS.index(self._synchronous):
+                raise ValueError(
+                    f"{self._path} is open in this process with synchronous="
+                    f"{self._synchronous!r}, which keeps less than {synchronous!r}; open both "
+                    f"with the same, or close the other first"
+                )
+            self._readonly = False
+        self._references += 1
+
+    def clear(self, timeout: float | None) -> None:
+        """Remove everything in one commit."""
+        while True:
+            transaction = self.write(timeout)
+            txn = transaction.txn
+            try:
+                assert self._env is not None
+                txn.drop(self._env.open_db(None, txn), delete=False)
+                txn.commit()
+                return
+            except lmdb.MapFullError:
+                transaction.abort()
+                self.grow()
+            except lmdb.Error as error:
+                raise self.translate(error) from error
+            finally:
+                transaction.abort()
+
+    # --- the environment ---
+
+    def _open_environment(self, sizes: list[int]) -> None:
+        """Open the environment with the first size of map that the system gives."""
+        env = open_environment(
+            self._path, self.fd, sizes, writable=self._writable, synchronous=self._synchronous
+        )
+        self._env = env
+        self.begin = env.begin
+        disk_full_first = disk_size(self._path) < env.info()["map_size"] // 2
+        self._transaction = LmdbWriteTransaction if disk_full_first else ReplayingWriteTransaction
+
+    def _begin_without_environment(self, *arguments: Any) -> lmdb.Transaction[bytes]:
+        """Stand in for `Environment.begin` when closed, and in the child of a fork."""
+        self.reopen_after_fork()
+        return self.begin(*arguments)  # type: ignore[no-any-return]
+
+    def _begin_again(self, error: lmdb.Error, *, write: bool) -> lmdb.Transaction[bytes]:
+        """Begin after removing what was in the way; the engine's lock is held."""
+        try:
+            if isinstance(error, lmdb.ReadersFullError):
+                assert self._env is not None
+                self._env.reader_check()
+            elif isinstance(error, lmdb.MapResizedError):
+                self.grow()
+            elif not isinstance(error, lmdb.InvalidParameterError):
+                # (that one is what LMDB says while another thread grows the map)
+                raise error
+            return self.begin(None, None, write)  # type: ignore[no-any-return]
+        except lmdb.Error as again:
+            raise self.translate(again) from again
+
+    def grow(self) -> None:
+        """Make the map twice as large, and at least twice as large as the file.
+
+        Raises:
+            OSError: this process has read transactions open, or the system gives no more.
+        """
+        with self._lock:
+            self._check_open()
+            env = self._env
+            assert env is not None
+            if self.readers:
+                raise OSError(
+                    errno.ENOSPC,
+                    f"the memory map of the file is full, and cannot grow while this process has "
+                    f"{len(self.readers)} snapshots or iterators open; close them and try again",
+                    self._path,
+                )
+            info = env.info()
+            pages = (info["last_pgno"] + 1) * env.stat()["psize"]
+            size = 2 * max(info["map_size"], pages)
+            try:
+                env.set_mapsize(size)
+            except lmdb.Error as error:
+                # LMDB has lost its map then, so the environment is of no use any more
+                env.close()
+                self._env = None
+                self.begin = self._begin_without_environment
+                self._open_environment([info["map_size"]])
+                raise OSError(
+                    errno.ENOMEM,
+                    f"the memory map of the file is full, and the system does not give it {size} "
+                    f"bytes of address space; raise that limit (ulimit -v)",
+                    self._path,
+                ) from error
+            if self._map_size is not None:
+                self._map_size = size
+
+    def _prepare_write(self, thread: int, timeout: float | None) -> float | None:
+        """Do what stands before a write transaction, seldom; return what is left of the time."""
+        self._check_open()
+        if self._readonly:
+            raise ReadOnlyError(f"{self._path} is open for reading only; open it with flag 'w'")
+        if self.fd < 0:
+            self.reopen_after_fork()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            writer = self.writer and self.writer()
+            if not writer or writer.txn is ENDED:
+                return None if deadline is None else max(0.0, deadline - time.monotonic())
+            if writer.thread == thread:
+                raise RuntimeError(f"this thread has a write transaction on {self._path} open")
+            if deadline is not None and time.monotonic() >= deadline:
+                raise LockTimeoutError(
+                    f"another thread was writing to {self._path} for more than {timeout:g} s"
+                )
+            time.sleep(0.0005)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"the store {self._path} is closed; open it again")
+
+    def release(self) -> None:
+        """Free the writer's lock, at the end of the write transaction."""
+        self.writer = None
+        _flock(self.fd, _UNLOCK)
+        if self._closing:
+            self._finish_close()
+
+    def translate(self, error: lmdb.Error) -> Exception:
+        """Return the error that the user is to see in place of LMDB's."""
+        return translate(error, self._path, closed=self.closed)
+
+    def _finish_close(self) -> None:
+        with _registry.lock, self._lock:
+            self._closing = False
+            env = self._env
+            self._env = None
+            self.begin = self._begin_without_environment
+            fd = self.fd
+            self.fd = -1
+            _registry.remove(self._key)
+            if env is not None:
+                if self._writable:
+                    extend_to_last_page(env, fd)
+                env.close()
+            if fd >= 0:
+                os.close(fd)
+
+    def abandon(self) -> None:
+        """Let go of what belongs to the parent, without touching it; in the child of a fork."""
+        self._lock = threading.RLock()
+        for handle in list(self.readers):
+            reader = handle()
+            if reader is not None:
+                reader.abandon()
+        self.readers = set()
+        writer = self.writer and self.writer()
+        if writer:
+            writer.abandon()
+        self.writer = None
+        if self._env is not None:
+            abandon(self._env)
+        self._env = None
+        self.begin = self._begin_without_environment
+        if self._closing:
+            # the thread that was to end it does not exist here
+            self._finish_close()
+        if self.fd >= 0:
+            # closing does not free the parent's lock; unlocking would
+            os.close(self.fd)
+            self.fd = -1
+
+
+_registry: Registry[LmdbEngine] = Registry()
+
+
+def open_lmdb(
+    path: str,
+    flag: str,
+    *,
+    synchronous: str,
+    timeout: float | None,
+    map_size: int | None = None,
+    allow_network: bool = False,
+) -> LmdbEngine:
+    """Open a file, or share the engine that this process has for it.
+
+    Every call needs one `close()` of the engine. An open file keeps the `synchronous` it was first
+    opened with (`full` if that was with `r`): who asks for a weaker one gets it, who asks for a
+    stricter one an error.
+
+    Args:
+        path: the file; a lock file lies beside it, `<path>-lock`.
+        flag: `r` an existing file, for reading; `w` an existing file; `c` made if missing; `n`
+            emptied if it exists.
+        synchronous: `full`: a commit is on disk when it returns. `normal`: the last commits may
+            be lost when the power fails. `off`: so may more, and the file can be damaged then;
+            the death of the process alone never loses anything.
+        timeout: how many seconds `n` waits for a writer; None for ever.
+        map_size: bytes of address space to begin with; None for more than the disk has.
+        allow_network: open it on a network file system too.
+
+    Raises:
+        OSError: as `open()` would; with `ENOTSUP` on a network file system.
+        FormatError: the file is not one of LMDB, or is incomplete; nothing was changed.
+        LockTimeoutError: with `n`, another process did not finish writing in time.
+        ValueError: `flag` or `synchronous` is none of the words above, or the file is open in this
+            process with a weaker `synchronous`.
+    """
+    if flag not in ("r", "w", "c", "n"):
+        raise ValueError(f"flag is {flag!r}, and must be 'r', 'w', 'c' or 'n'")
+    if synchronous not in SYNCHRONOUS:
+        raise ValueError(f"synchronous is {synchronous!r}, and must be 'full', 'normal' or 'off'")
+    # two names of one file must lead to one lock file
+    path = os.path.realpath(path)
+    if not allow_network:
+        refuse_network(path)
+    with _registry.lock:
+        fd, writable = open_data_file(path, flag)
+        try:
+            key = file_key(fd)
+            engine = _registry.get(key)
+            if engine is not None:
+                if engine.closed:
+                    raise OSError(
+                        errno.EBUSY,
+                        "the file was closed while another thread of this process was inside a "
+                        "transaction on it; let that end first",
+                        path,
+                    )
+                engine.share(flag, synchronous)
+                os.close(fd)
+            else:
+                engine = LmdbEngine(
+                    path,
+                    fd,
+                    key,
+                    writable=writable,
+                    readonly=flag == "r",
+                    synchronous="full" if flag == "r" else synchronous,
+                    map_size=map_size,
+                )
+                _registry.add(key, engine)
+        except BaseException:
+            os.close(fd)
+            raise
+    if flag == "n" and engine.last_commit():
+        try:
+            engine.clear(timeout)
+        except BaseException:
+            engine.close()
+            raise
+    return engine

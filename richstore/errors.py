@@ -1,0 +1,93 @@
+"""Every error that richstore raises, and nothing else.
+
+```
+RichStoreError
+├── KeyTypeError       (TypeError)     a key of a kind that cannot be ordered and stored
+├── EncodingError      (TypeError)     a value that cannot be stored; `path` leads to the culprit
+├── ReadOnlyError      (TypeError)     a change through a snapshot or a store opened with "r"
+├── DetachedError      (RuntimeError)  a change to a container that has left the store
+├── ClosedError        (ValueError)    a store or snapshot used after close()
+├── LockTimeoutError   (TimeoutError)  another writer held the lock for too long
+├── ConflictError      (RuntimeError)  another writer was first; the transaction can be run again
+├── CorruptionError    (RuntimeError)  a record that is not what was written
+└── FormatError        (ValueError)    not a richstore file, or one of a newer version
+```
+
+Each message says what was wrong, where, and what to do. This module imports nothing of richstore.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClosedError",
+    "ConflictError",
+    "CorruptionError",
+    "DetachedError",
+    "EncodingError",
+    "FormatError",
+    "KeyTypeError",
+    "LockTimeoutError",
+    "ReadOnlyError",
+    "RichStoreError",
+]
+
+
+class RichStoreError(Exception):
+    """Base of all errors of richstore."""
+
+
+class KeyTypeError(RichStoreError, TypeError):
+    """A key is of a type that a store cannot order and keep.
+
+    Keys are `str`, `bytes`, `int`, `float`, `bool`, `None`, `date`, `datetime`, `UUID`,
+    `Enum` members and tuples of these.
+    """
+
+
+class EncodingError(RichStoreError, TypeError):
+    """A value cannot be stored.
+
+    Args:
+        reason: what was wrong and what to do, without the place.
+        path: the place inside the value, as Python would write it: `['users'][3].handle`.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"at {self.path}: {self.reason}" if self.path else self.reason
+
+    def inside(self, step: str) -> EncodingError:
+        """Return the same error as seen from one container further out."""
+        return type(self)(self.reason, step + self.path)
+
+
+class ReadOnlyError(RichStoreError, TypeError):
+    """A change was tried through a snapshot, or through a store opened with `flag="r"`."""
+
+
+class DetachedError(RichStoreError, RuntimeError):
+    """A change was tried on a container that is no longer part of the store."""
+
+
+class ClosedError(RichStoreError, ValueError):
+    """A store, snapshot or transaction was used after it ended."""
+
+
+class LockTimeoutError(RichStoreError, TimeoutError):
+    """The writer's lock was not free in time."""
+
+
+class ConflictError(RichStoreError, RuntimeError):
+    """Another writer committed first; nothing was changed and the work can be run again."""
+
+
+class CorruptionError(RichStoreError, RuntimeError):
+    """A record does not have the content that was written."""
+
+
+class FormatError(RichStoreError, ValueError):
+    """The file is not a richstore file, or was written by a newer version."""

@@ -1,0 +1,232 @@
+"""What stores and snapshots have in common: a read-only mapping in key order, with ranges.
+
+`Reading` asks its subclass for a scan of the engine's records and for the value of one; everything
+else (dict's reading methods, live set-like views, ranges) is made of these.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from typing import Any
+
+from richstore.codec import keys, records
+from richstore.codec.keys import Key
+from richstore.tracker import AFTER_ROOT, ROOT
+
+__all__ = ["Items", "Keys", "Range", "Reading", "Values", "name_of", "stored_key", "user_key"]
+
+Row = tuple[bytes, Any]
+
+
+def name_of(key: Any) -> bytes:
+    """Return the engine key of a user's key.
+
+    Raises:
+        KeyTypeError: the key is of a type that cannot be stored.
+    """
+    return ROOT + keys.encode_key(key)
+
+
+def stored_key(key: Any, name: bytes) -> bytes | None:
+    """Return what a record has to keep of a key that its engine key does not tell."""
+    return None if keys.is_canonical(key, name[1:]) else records.dump_blob(key)
+
+
+def user_key(name: bytes, stored: bytes | None) -> Any:
+    """Return the user's key of a record."""
+    return keys.decode_key(name[1:]) if stored is None else records.load_blob(stored)
+
+
+class Range:
+    """Which keys, and in which order.
+
+    Args:
+        start: the least key; None: from the first.
+        stop: the first key that is too great; None: to the last.
+        prefix: what keys begin with: a str, bytes or tuple.
+        reverse: from the last to the first.
+    """
+
+    def __init__(
+        self, start: Any = None, stop: Any = None, prefix: Any = None, reverse: bool = False
+    ) -> None:
+        self.bounds = keys.range_bounds(start, stop, prefix)
+        self.reverse = reverse
+        last = self.bounds.stop
+        self.first_name = ROOT + self.bounds.start
+        self.last_name = AFTER_ROOT if last is None else ROOT + last
+        self.everything = start is None and stop is None and prefix is None
+
+    def reversed(self) -> Range:
+        """Return the same keys in the other order."""
+        other = Range()
+        other.__dict__.update(self.__dict__, reverse=not self.reverse)
+        return other
+
+    def select(self, rows: Iterator[Row]) -> Iterator[tuple[Any, bytes, Any]]:
+        """Yield (key, name, stored) of the rows in the range, in the order of the keys themselves.
+
+        Keys too long for the engine are cut, with a hash at the end: a run of them that begin
+        alike comes in the order of the hashes, and is put in that of the keys here.
+        """
+        run: list[tuple[bytes, Any, bytes, Any]] = []
+        for name, stored in rows:
+            encoded = name[1:]
+            key = user_key(name, records.stored_key(stored))
+            if not keys.is_truncated(encoded):
+                yield from self._flush(run)
+                yield key, name, stored
+                continue
+            if run and not keys.same_run(run[0][2][1:], encoded):
+                yield from self._flush(run)
+            full = keys.full_key(key)
+            if self.bounds.admits(full):
+                run.append((full, key, name, stored))
+        yield from self._flush(run)
+
+    def _flush(
+        self, run: list[tuple[bytes, Any, bytes, Any]]
+    ) -> Iterator[tuple[Any, bytes, Any]]:
+        if run:
+            run.sort(key=lambda row: row[0], reverse=self.reverse)
+            yield from [row[1:] for row in run]
+            run.clear()
+
+
+class Reading(Mapping[Key, Any]):
+    """A mapping that reads records of an engine."""
+
+    @abstractmethod
+    def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
+        """Yield key, engine key and record of a range, from one consistent view."""
+
+    @abstractmethod
+    def _value(self, name: bytes, stored: Any) -> Any:
+        """Return the value of a record that `_scan` has given."""
+
+    def __iter__(self) -> Iterator[Key]:
+        return (key for key, _, _ in self._scan(Range()))
+
+    def __reversed__(self) -> Iterator[Key]:
+        return (key for key, _, _ in self._scan(Range(reverse=True)))
+
+    def keys(  # type: ignore[override]
+        self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
+    ) -> Keys:
+        """Return a live, set-like view of the keys, or of a range of them.
+
+        Args:
+            start: the least key, inclusive; None: from the first.
+            stop: the end, exclusive; None: to the last.
+            prefix: only keys that begin with this str, bytes or tuple.
+            reverse: from the last to the first.
+
+        Raises:
+            KeyTypeError: a bound is of a type that is no key.
+        """
+        return Keys(self, Range(start, stop, prefix, reverse))
+
+    def items(  # type: ignore[override]
+        self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
+    ) -> Items:
+        """Return a live, set-like view of the items; the arguments are those of `keys`."""
+        return Items(self, Range(start, stop, prefix, reverse))
+
+    def values(  # type: ignore[override]
+        self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
+    ) -> Values:
+        """Return a live view of the values; the arguments are those of `keys`."""
+        return Values(self, Range(start, stop, prefix, reverse))
+
+    def __or__(self, other: Any) -> Any:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(self.items()) | dict(other.items())
+
+    def __ror__(self, other: Any) -> Any:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(other.items()) | dict(self.items())
+
+    def copy(self) -> dict[Any, Any]:
+        """Return a dict with the same items, as `dict(store)` does."""
+        return dict(self.items())
+
+
+class _View:
+    """The part of a mapping that a view shows."""
+
+    _mapping: Any
+
+    def __init__(self, mapping: Reading, rows: Range) -> None:
+        super().__init__(mapping)  # type: ignore[call-arg]
+        self._rows = rows
+
+    def _rows_in_order(self, reverse: bool = False) -> Iterator[tuple[Any, bytes, Any]]:
+        rows: Range = self._rows.reversed() if reverse else self._rows
+        found: Iterator[tuple[Any, bytes, Any]] = self._mapping._scan(rows)
+        return found
+
+    def __len__(self) -> int:
+        if self._rows.everything:
+            return len(self._mapping)
+        return sum(1 for _ in self._rows_in_order())
+
+    def _contains_key(self, key: Any) -> bool:
+        if key not in self._mapping:
+            return False
+        return self._rows.everything or self._rows.bounds.admits(keys.full_key(key))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"  # type: ignore[call-overload]
+
+
+class Keys(_View, KeysView[Any]):
+    """A live view of keys."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (key for key, _, _ in self._rows_in_order())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return (key for key, _, _ in self._rows_in_order(reverse=True))
+
+    def __contains__(self, key: object) -> bool:
+        return self._contains_key(key)
+
+
+class Values(_View, ValuesView[Any]):
+    """A live view of values."""
+
+    def __iter__(self) -> Iterator[Any]:
+        value = self._mapping._value
+        return (value(name, stored) for _, name, stored in self._rows_in_order())
+
+    def __reversed__(self) -> Iterator[Any]:
+        value = self._mapping._value
+        return (value(name, stored) for _, name, stored in self._rows_in_order(reverse=True))
+
+    def __contains__(self, value: object) -> bool:
+        return any(found is value or found == value for found in self)
+
+
+class Items(_View, ItemsView[Any, Any]):
+    """A live view of items."""
+
+    def __iter__(self) -> Iterator[Any]:
+        value = self._mapping._value
+        return ((key, value(name, stored)) for key, name, stored in self._rows_in_order())
+
+    def __reversed__(self) -> Iterator[Any]:
+        value = self._mapping._value
+        rows = self._rows_in_order(reverse=True)
+        return ((key, value(name, stored)) for key, name, stored in rows)
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        key, value = item
+        if not self._contains_key(key):
+            return False
+        found = self._mapping[key]
+        return bool(found is value or found == value)

@@ -1,0 +1,121 @@
+"""Nodes: the live values that users hold. The only part of richstore that uses wrapt.
+
+`faces` is what the tracker and transactions are given: how faces are made when values are adopted
+and records are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from richstore.codec import records
+from richstore.nodes.adopt import HANDLERS, Adopter
+from richstore.nodes.base import is_face, node_of
+from richstore.nodes.containers import DICT, LIST, SET
+from richstore.nodes.frozen import _instance_kind, frozen_value
+from richstore.nodes.generic import generic_kind
+from richstore.nodes.instance import kind_of, transactional
+from richstore.nodes.layout import layout_of
+from richstore.nodes.plain import nodes_in, plain
+from richstore.tracker import Node, Record
+from richstore.transaction import Transaction
+
+__all__ = ["Faces", "frozen_value", "is_tracked", "plain", "transactional"]
+
+_CONTAINERS: dict[int, Any] = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
+
+
+def _adopt_object(adopter: Adopter, original: Any, content: Any) -> Any:
+    """Adopt an instance: natively where its class allows it, else behind the generic proxy."""
+    layout = layout_of(type(original))
+    if layout is not None:
+        try:
+            kind = kind_of(layout)
+        except TypeError:
+            pass
+        else:
+            return kind.adopt(adopter, original, content)
+    return generic_kind(type(original)).adopt(adopter, original, content)
+
+
+HANDLERS[object] = _adopt_object
+
+
+class Faces:
+    """How live faces are made; see `tracker.Faces`."""
+
+    @staticmethod
+    def adopter(transaction: Transaction, record: Record) -> Callable[[Any], Any]:
+        """Return the function that turns plain values into nodes of a record."""
+        return Adopter(transaction, record)
+
+    @staticmethod
+    def nodes_in(value: Any) -> list[Node]:
+        """Return the nodes that an immutable value, or a face, refers to directly."""
+        return nodes_in(value)
+
+    @staticmethod
+    def new(record: Record, slot: int, uid: int, head: int, cls: type | None) -> Node:
+        """Return a node with its face and no content."""
+        kind = _CONTAINERS[head] if cls is None else _instance_kind(cls)
+        node: Node = kind.make(record, slot, uid, kind.clean)
+        return node
+
+    @staticmethod
+    def containers(node: Node) -> list[Any]:
+        """Return fresh raw container and face for the codec to fill."""
+        kind: Any = node.kind
+        made: list[Any] = kind.containers(node)
+        return made
+
+    @staticmethod
+    def loaded(node: Node) -> None:
+        """Take what the codec filled as the node's content."""
+        kind: Any = node.kind
+        kind.loaded(node)
+
+    @staticmethod
+    def wrap(record: Record, known: Node | None, slot: int, uid: int, raw: Any) -> Node:
+        """Return the node of an object that the stream made, `known` if that can go on."""
+        layout = layout_of(type(raw))
+        kind: Any
+        if layout is not None:
+            kind = kind_of(layout)
+            node = known if known is not None and known.kind is kind else None
+            if node is None:
+                node = kind.make(record, slot, uid, kind.clean)
+            kind.take(node, raw)
+            return node
+        kind = generic_kind(type(raw))
+        if known is not None and known.kind is kind:
+            kind.take(known, raw)
+            return known
+        made: Node = kind.make(record, slot, uid, kind.clean, raw)
+        return made
+
+
+def is_tracked(value: Any) -> bool:
+    """Tell whether changes made to a value are kept in a store.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True for the mutable values that a store gives out; False for plain data, values of
+        snapshots, and values that have left the store.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     store["shops"] = ["shop1"]
+        ...     shops = store["shops"]
+        ...     richstore.is_tracked(shops), richstore.is_tracked(richstore.plain(shops))
+        (True, False)
+    """
+    node = node_of(value) if is_face(value) else None
+    if node is None or node.record is None:
+        return False
+    if node.record.stale:
+        node.record.tracker.reload(node.record)
+    return node.record is not None

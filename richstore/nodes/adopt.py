@@ -1,0 +1,165 @@
+"""Adoption: plain values become nodes of a record, copied, never taken over.
+
+Mutables are copied into nodes; immutables stay as they are, unless they hold mutables. A face of the
+same record stays itself (an alias, or a move); a face of anything else is copied as its value. An
+object that occurs twice becomes one node.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import fractions
+import pathlib
+import re
+import sys
+import types
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from richstore.codec.records import dump_blob
+from richstore.errors import EncodingError
+from richstore.nodes.base import is_face, node_of
+from richstore.tracker import Node, Record
+from richstore.transaction import Transaction
+
+__all__ = ["ATOMS", "Adopter", "is_atom"]
+
+# Exact types whose instances are immutable and hold nothing.
+ATOMS: frozenset[type] = frozenset(
+    (
+        int, str, float, bool, type(None), bytes, complex, range, type(...), type(NotImplemented),
+        datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone,
+        decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, type(pathlib.PurePath()),
+        pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath,
+    )
+)  # fmt: skip
+
+_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
+_IMMUTABLE_BASES = (int, str, float, bytes, complex, datetime.date, datetime.time, decimal.Decimal)
+
+
+def is_atom(value: Any) -> bool:
+    """Tell whether a value is immutable and holds nothing that is not."""
+    kind = type(value)
+    if kind in ATOMS or isinstance(value, (enum.Enum, pathlib.PurePath, datetime.tzinfo)):
+        return True
+    if issubclass(kind, _IMMUTABLE_BASES):
+        return not getattr(value, "__dict__", None)
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
+
+
+class Adopter:
+    """Adopts values into one record, within one transaction.
+
+    Args:
+        transaction: the one in which nodes are born; None while a record is being read.
+        record: where they live.
+    """
+
+    __slots__ = ("memo", "record", "tx")
+
+    def __init__(self, transaction: Transaction | None, record: Record) -> None:
+        self.tx = transaction
+        self.record = record
+        # by id: what an original became, and the original, to keep its id taken
+        self.memo: dict[int, tuple[Any, Any]] = {}
+
+    def __call__(self, value: Any, step: str = "") -> Any:
+        """Return what stands for a value inside the record.
+
+        Args:
+            value: anything.
+            step: how Python would write the way to it from its container, for errors.
+
+        Raises:
+            EncodingError: it cannot be stored.
+        """
+        kind = type(value)
+        if kind in ATOMS:
+            return value
+        known = self.memo.get(id(value))
+        if known is not None:
+            return known[0]
+        try:
+            result = self._adopt(value, kind)
+        except EncodingError as error:
+            if not step:
+                raise
+            raise error.inside(step) from error.__cause__
+        except RecursionError:
+            raise EncodingError("the value is nested too deeply for Python to follow") from None
+        self.memo[id(value)] = (result, value)
+        return result
+
+    def _adopt(self, value: Any, kind: type) -> Any:
+        node = node_of(value)
+        if node is not None:
+            return self._adopt_face(value, node)
+        handler = HANDLERS.get(kind)
+        if handler is not None:
+            return handler(self, value, value)
+        if isinstance(value, (tuple, frozenset)) and not getattr(value, "__dict__", None):
+            return self._adopt_immutable(value)
+        if is_atom(value):
+            return value
+        if isinstance(value, _CODE):
+            if isinstance(value, types.MethodType):
+                raise EncodingError(
+                    "a bound method would be stored apart from its object; store the object"
+                )
+            dump_blob(value)
+            return value
+        return HANDLERS[object](self, value, value)
+
+    def _adopt_face(self, face: Any, node: Node) -> Any:
+        if node.record is self.record:
+            return face
+        if node.record is None and node.home is self.record and self.tx is not None:
+            self.tx.revive(self.record, node)
+            for kid in node.kind.scan(node, self):
+                self._adopt_face(kid.face, kid)
+            return face
+        return node.kind.adopt(self, face, node)
+
+    def _adopt_immutable(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            items: Any = [self(item, f"[{at}]") for at, item in enumerate(value)]
+        else:
+            items = [self(item, "{…}") for item in value]
+        if all(a is b for a, b in zip(items, value, strict=True)):
+            return value
+        made = (tuple if isinstance(value, tuple) else frozenset).__new__(type(value), items)
+        return made
+
+    def remember(self, original: Any, face: Any) -> None:
+        """Note what an original became before its content is adopted, for cycles."""
+        self.memo[id(original)] = (face, original)
+
+    def place(self, node: Node) -> None:
+        """Give a new node its place in the record."""
+        if self.tx is not None:
+            self.tx.born(self.record, node)
+        else:
+            uid = self.record.next_uid
+            self.record.admit(node)
+            # not on disk yet, so no other process may take it for one of its nodes
+            self.record.next_uid = uid
+            node.uid = -1
+
+
+# Filled by the kinds: exact type → (adopter, original, content) → face; `object` for all others.
+HANDLERS: dict[type, Callable[[Adopter, Any, Any], Any]] = {
+    tuple: lambda adopter, value, _: adopter._adopt_immutable(value),
+    frozenset: lambda adopter, value, _: adopter._adopt_immutable(value),
+}
+
+
+def holds_faces(value: Any) -> bool:
+    """Tell whether a value is a face, or an immutable that holds one."""
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(holds_faces, value))
+    return is_face(value)

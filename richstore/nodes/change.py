@@ -1,0 +1,112 @@
+"""The one function that every mutator of every face goes through.
+
+`change(face, operation, …)` joins the current transaction or begins one of its own, makes the node
+ready to be written, runs the operation on it, and commits if it began the transaction. An operation
+is a function `(edit, node, *arguments)`; `edit.adopt` turns plain values into nodes. An operation
+either does all of its work or none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from richstore.errors import EncodingError
+from richstore.nodes.base import node_of, view
+from richstore.tracker import Node, Record
+from richstore.transaction import Transaction, current, detached, run
+
+__all__ = ["Edit", "change", "path_to"]
+
+
+class Edit:
+    """One operation under way: its transaction and record.
+
+    Attributes:
+        adopt: turns a plain value into one that holds nodes of this record.
+    """
+
+    __slots__ = ("adopt", "record", "tx")
+
+    def __init__(self, tx: Transaction, record: Record) -> None:
+        self.tx = tx
+        self.record = record
+        self.adopt: Callable[..., Any] = tx.tracker.faces.adopter(tx, record)
+
+
+def change(
+    face: Any, operation: Callable[..., Any], *arguments: Any, removes: bool = True
+) -> Any:
+    """Run one operation on the node of a face, as a transaction of its own or in the current one.
+
+    Args:
+        face: what is changed.
+        operation: see above.
+        arguments: handed to the operation.
+        removes: whether the operation may take nodes out of the container.
+
+    Returns:
+        What the operation returned.
+
+    Raises:
+        DetachedError: the face has left the store.
+        ReadOnlyError: the store is open for reading only.
+        LockTimeoutError: another writer did not end in time.
+        EncodingError: an argument cannot be stored.
+    """
+    node = node_of(face)
+    assert node is not None
+    record = node.record
+    if record is None:
+        raise detached(node)
+    tracker = record.tracker
+    transaction = current(tracker)
+    if transaction is not None:
+        return _apply(transaction, node, operation, arguments, removes)
+    return run(
+        tracker,
+        tracker.timeout,
+        lambda transaction: _apply(transaction, node, operation, arguments, removes),
+    )
+
+
+def _apply(
+    transaction: Transaction,
+    node: Node,
+    operation: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    removes: bool,
+) -> Any:
+    transaction.touch(node)
+    record = node.record
+    assert record is not None
+    try:
+        result = operation(Edit(transaction, record), node, *arguments)
+    except EncodingError as error:
+        raise error.inside(record.path + path_to(record, node)) from error.__cause__
+    if removes or record in transaction.reach:
+        transaction.removed(record)
+    return result
+
+
+def path_to(record: Record, node: Node) -> str:
+    """Return where in a record's value a node is, as Python would write it; "" if nowhere."""
+    queue: list[tuple[str, Any]] = [("", record.value)]
+    seen: set[int] = set()
+    for path, value in queue:
+        found = node_of(value)
+        if found is node:
+            return path
+        if id(value) in seen or len(path) > 10_000:
+            continue
+        seen.add(id(value))
+        if found is not None:
+            queue += [(path + step, inner) for step, inner in found.kind.items(found)]
+        elif isinstance(value, tuple):
+            queue += [(f"{path}[{at}]", inner) for at, inner in enumerate(value)]
+    return ""
+
+
+def current_content(node: Node) -> Any:
+    """Return the content of a proxy's node in the current context."""
+    return view(node.face)

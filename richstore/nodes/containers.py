@@ -1,0 +1,601 @@
+"""Lists, dicts and sets: their kinds, and the proxies that users hold.
+
+The wrapped container holds faces where it holds mutables, so reads of a clean proxy are wrapt's own,
+in C. Mutators go through `change`; what they hand out of the container (`pop` and its like) is plain
+data. The mediated class of each kind answers every read from `view(face)`.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from richstore.codec import records
+from richstore.nodes.adopt import ATOMS, HANDLERS, Adopter
+from richstore.nodes.base import (
+    BaseProxy,
+    new_proxy,
+    node_of,
+    refuse,
+    set_class,
+    set_content,
+    set_node,
+    view,
+)
+from richstore.nodes.change import Edit, change
+from richstore.nodes.plain import Plain, plain, reduce_plain
+from richstore.tracker import Node, Record
+
+__all__ = ["DICT", "LIST", "SET", "ContainerKind", "DictProxy", "ListProxy", "SetProxy"]
+
+
+class Proxy(BaseProxy):
+    """What the proxies of all containers answer."""
+
+    __slots__ = ()
+
+    # wrapt leaves iteration to subclasses; a property around a C getter saves the Python frame
+    __iter__ = property(operator.attrgetter("__wrapped__.__iter__"))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return reduce_plain(self, protocol)
+
+    def __reduce__(self) -> Any:
+        return reduce_plain(self)
+
+    def __copy__(self) -> Any:
+        return copy.copy(view(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return Plain(memo)(self)
+
+    def __repr__(self) -> str:
+        return repr(view(self))
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(view(self))
+
+
+# --- kinds --------------------------------------------------------------------------------------
+
+
+class ContainerKind:
+    """How nodes of one built-in container are made, copied, encoded and shown."""
+
+    keeps_fragment = True
+
+    def __init__(self, builtin: type, head: int) -> None:
+        self.builtin = builtin
+        self.code = head
+        self.clean: type = BaseProxy
+        self.mediated: type = BaseProxy
+        self.frozen: type = BaseProxy
+        HANDLERS[builtin] = self.adopt
+
+    def head(self, node: Node) -> int:
+        """Return the code of the node table."""
+        return self.code
+
+    def make(self, record: Record | None, slot: int, uid: int, cls: type) -> Node:
+        """Return a node with an empty container and a face of the given class."""
+        node = Node(record, slot, uid, self)
+        node.content = node.work = content = self.builtin()
+        node.face = face = new_proxy(cls)
+        set_content(face, content)
+        set_node(face, node)
+        return node
+
+    def adopt(self, adopter: Adopter, original: Any, content: Any) -> Any:
+        """Return the face of a new node with a container's content adopted into it."""
+        if isinstance(content, Node):
+            content = view(original)
+        node = self.make(None, -1, -1, self.clean)
+        face = node.face
+        adopter.remember(original, face)
+        self.fill(node.content, content, adopter)
+        adopter.place(node)
+        return face
+
+    def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
+        """Adopt `content` into an empty container."""
+        raise NotImplementedError
+
+    def begin(self, node: Node) -> None:
+        """Make a working copy."""
+        node.work = node.content.copy()
+        set_class(node.face, self.mediated)
+
+    def install(self, node: Node) -> None:
+        """Make the working copy the content."""
+        node.content = work = node.work
+        set_content(node.face, work)
+        set_class(node.face, self.clean)
+
+    def discard(self, node: Node) -> None:
+        """Forget the working copy."""
+        set_class(node.face, self.clean)
+        node.work = node.content
+
+    def save(self, node: Node) -> Any:
+        """Return a copy of the working copy."""
+        return node.work.copy()
+
+    def restore(self, node: Node, saved: Any) -> None:
+        """Put a saved copy back into the working copy."""
+        work = node.work
+        work.clear()
+        self.put_back(work, saved)
+
+    def put_back(self, work: Any, saved: Any) -> None:
+        """Fill an empty working copy."""
+        work.update(saved)
+
+    def scan(self, node: Node, adopt: Callable[[Any], Any]) -> list[Node]:
+        """Return the nodes that the container refers to."""
+        return [kid for item in self.members(node.work) for kid in _kids(item)]
+
+    def members(self, content: Any) -> Iterable[Any]:
+        """Return all that may be or hold a face."""
+        return [item for item in content if type(item) not in ATOMS]
+
+    def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
+        """Return the fragment of the container."""
+        return records.fill_fragment(node.slot, pickler.body(node.work))
+
+    def expire(self, node: Node) -> None:
+        """Make the face load the record before its next use."""
+        set_class(node.face, self.mediated)
+
+    def settle(self, node: Node) -> None:
+        """Make the face show its content again."""
+        set_class(node.face, self.clean)
+
+    def containers(self, node: Node) -> list[Any]:
+        """Return a fresh container and the face, for a record that is being read."""
+        node.work = self.builtin()
+        return [node.work, node.face]
+
+    def loaded(self, node: Node) -> None:
+        """Take the filled container as content."""
+        node.content = node.work
+        set_content(node.face, node.work)
+        set_class(node.face, self.clean)
+
+    def items(self, node: Node) -> list[tuple[str, Any]]:
+        """Return what is inside, each with how Python would write the way to it."""
+        return [(f"[{at}]", item) for at, item in enumerate(view(node.face))]
+
+    def plain(self, node: Node, copies: Plain) -> Any:
+        """Return the plain copy."""
+        raise NotImplementedError
+
+
+def _kids(item: Any) -> list[Node]:
+    node = node_of(item)
+    if node is not None:
+        return [node]
+    if isinstance(item, (tuple, frozenset)):
+        return [kid for inner in item for kid in _kids(inner)]
+    return []
+
+
+class _ListKind(ContainerKind):
+    def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
+        for item in content:
+            raw.append(item if type(item) in ATOMS else adopt(item, f"[{len(raw)}]"))
+
+    def put_back(self, work: Any, saved: Any) -> None:
+        work.extend(saved)
+
+    def plain(self, node: Node, copies: Plain) -> Any:
+        return copies.as_list(node.face, view(node.face))
+
+
+class _DictKind(ContainerKind):
+    def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
+        for key, value in content.items():
+            if type(key) not in ATOMS:
+                key = adopt(key, f"[key {key!r}]")
+            raw[key] = value if type(value) in ATOMS else adopt(value, f"[{key!r}]")
+
+    def members(self, content: Any) -> Iterable[Any]:
+        found = [value for value in content.values() if type(value) not in ATOMS]
+        found += [key for key in content if type(key) not in ATOMS]
+        return found
+
+    def items(self, node: Node) -> list[tuple[str, Any]]:
+        content = view(node.face)
+        found = [(f"[{key!r}]", value) for key, value in content.items()]
+        return found + [(f"[key {key!r}]", key) for key in content if type(key) not in ATOMS]
+
+    def plain(self, node: Node, copies: Plain) -> Any:
+        return copies.as_dict(node.face, view(node.face))
+
+
+class _SetKind(ContainerKind):
+    def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
+        for item in content:
+            raw.add(item if type(item) in ATOMS else adopt(item, "{…}"))
+
+    def items(self, node: Node) -> list[tuple[str, Any]]:
+        return [("{…}", item) for item in view(node.face)]
+
+    def plain(self, node: Node, copies: Plain) -> Any:
+        return copies.as_set(node.face, view(node.face))
+
+
+LIST = _ListKind(list, records.LIST)
+DICT = _DictKind(dict, records.DICT)
+SET = _SetKind(set, records.SET)
+
+# --- operations: (edit, node, *arguments) -> result, all or nothing --------------------------------
+
+
+def _list_append(edit: Edit, node: Node, item: Any) -> None:
+    work = node.work
+    work.append(item if type(item) in ATOMS else edit.adopt(item, f"[{len(work)}]"))
+
+
+def _list_insert(edit: Edit, node: Node, index: Any, item: Any) -> None:
+    node.work.insert(index, edit.adopt(item, f"[{index}]"))
+
+
+def _list_extend(edit: Edit, node: Node, items: list[Any]) -> None:
+    work = node.work
+    adopt = edit.adopt
+    start = len(work)
+    work += [adopt(item, f"[{start + at}]") for at, item in enumerate(items)]
+
+
+def _list_set(edit: Edit, node: Node, index: Any, value: Any) -> None:
+    if isinstance(index, slice):
+        adopt = edit.adopt
+        node.work[index] = [adopt(item, f"[{at}]") for at, item in enumerate(value)]
+    else:
+        node.work[index] = edit.adopt(value, f"[{index}]")
+
+
+def _list_sort(edit: Edit, node: Node, key: Any, reverse: Any) -> None:
+    # sorted apart, so that an error in `key` or a comparison leaves the list as it was
+    node.work[:] = sorted(node.work, key=key, reverse=reverse)
+
+
+def _list_imul(edit: Edit, node: Node, times: Any) -> None:
+    node.work.__imul__(times)
+
+
+def _list_reverse(edit: Edit, node: Node) -> None:
+    node.work.reverse()
+
+
+def _list_remove(edit: Edit, node: Node, value: Any) -> None:
+    node.work.remove(value)
+
+
+def _pop(edit: Edit, node: Node, *arguments: Any) -> Any:
+    return plain(node.work.pop(*arguments))
+
+
+def _delete(edit: Edit, node: Node, key: Any) -> None:
+    del node.work[key]
+
+
+def _clear(edit: Edit, node: Node) -> None:
+    node.work.clear()
+
+
+def _dict_set(edit: Edit, node: Node, key: Any, value: Any) -> None:
+    if type(key) not in ATOMS:
+        hash(key)
+        key = edit.adopt(key, f"[key {key!r}]")
+    node.work[key] = value if type(value) in ATOMS else edit.adopt(value, f"[{key!r}]")
+
+
+def _dict_setdefault(edit: Edit, node: Node, key: Any, default: Any) -> Any:
+    work = node.work
+    if key not in work:
+        _dict_set(edit, node, key, default)
+    return work[key]
+
+
+def _dict_update(edit: Edit, node: Node, new: dict[Any, Any]) -> None:
+    made: dict[Any, Any] = {}
+    DICT.fill(made, new, edit.adopt)  # type: ignore[arg-type]
+    node.work.update(made)
+
+
+def _dict_popitem(edit: Edit, node: Node) -> Any:
+    return plain(node.work.popitem())
+
+
+def _set_add(edit: Edit, node: Node, item: Any) -> None:
+    if type(item) not in ATOMS:
+        hash(item)
+        item = edit.adopt(item, "{…}")
+    node.work.add(item)
+
+
+def _set_update(edit: Edit, node: Node, items: list[Any]) -> None:
+    made = {edit.adopt(item, "{…}") for item in items}
+    node.work.update(made)
+
+
+def _set_discard(edit: Edit, node: Node, item: Any) -> None:
+    node.work.discard(item)
+
+
+def _set_remove(edit: Edit, node: Node, item: Any) -> None:
+    node.work.remove(item)
+
+
+def _set_keep(edit: Edit, node: Node, result: set[Any]) -> None:
+    made = {edit.adopt(item, "{…}") for item in result}
+    node.work.clear()
+    node.work.update(made)
+
+
+def _set_combine(edit: Edit, node: Node, combine: Callable[..., Any], others: Any) -> None:
+    _set_keep(edit, node, combine(set(node.work), *others))
+
+
+# --- proxies ------------------------------------------------------------------------------------
+
+
+class ListProxy(Proxy):
+    """A stored list."""
+
+    __slots__ = ()
+
+    def append(self, item: Any, /) -> None:
+        change(self, _list_append, item, removes=False)
+
+    def insert(self, index: Any, item: Any, /) -> None:
+        change(self, _list_insert, operator.index(index), item, removes=False)
+
+    def extend(self, items: Any, /) -> None:
+        change(self, _list_extend, list(items), removes=False)
+
+    def __iadd__(self, items: Any) -> Any:
+        change(self, _list_extend, list(items), removes=False)
+        return self
+
+    def __imul__(self, times: Any) -> Any:
+        if not hasattr(type(times), "__index__"):
+            return NotImplemented
+        change(self, _list_imul, times)
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, slice):
+            try:
+                value = list(value)
+            except TypeError:
+                if hasattr(type(value), "__iter__"):
+                    raise
+                raise TypeError(_slice_error(index)) from None
+        change(self, _list_set, index, value)
+
+    def __delitem__(self, index: Any) -> None:
+        change(self, _delete, index)
+
+    def pop(self, *index: Any) -> Any:
+        return change(self, _pop, *index)
+
+    def remove(self, value: Any, /) -> None:
+        change(self, _list_remove, value)
+
+    def clear(self) -> None:
+        change(self, _clear)
+
+    def sort(self, *, key: Any = None, reverse: Any = False) -> None:
+        change(self, _list_sort, key, reverse, removes=False)
+
+    def reverse(self) -> None:
+        change(self, _list_reverse, removes=False)
+
+
+def _slice_error(index: slice) -> str:
+    if index.step is None or index.step == 1:
+        return "can only assign an iterable"
+    return "must assign iterable to extended slice"
+
+
+class DictProxy(Proxy):
+    """A stored dict."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        change(self, _dict_set, key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        change(self, _delete, key)
+
+    def setdefault(self, key: Any, default: Any = None, /) -> Any:
+        content = view(self)
+        if key in content:
+            return content[key]
+        return change(self, _dict_setdefault, key, default, removes=False)
+
+    def update(self, *arguments: Any, **named: Any) -> None:
+        change(self, _dict_update, _new_items(arguments, named))
+
+    def __ior__(self, other: Any) -> Any:
+        change(self, _dict_update, _new_items((other,), {}))
+        return self
+
+    def pop(self, *arguments: Any) -> Any:
+        if len(arguments) == 2 and arguments[0] not in view(self):
+            return arguments[1]
+        return change(self, _pop, *arguments)
+
+    def popitem(self) -> Any:
+        return change(self, _dict_popitem)
+
+    def clear(self) -> None:
+        change(self, _clear)
+
+    def get(self, key: Any, default: Any = None, /) -> Any:
+        return self.__wrapped__.get(key, default)
+
+    def keys(self) -> Any:
+        return self.__wrapped__.keys()
+
+    def values(self) -> Any:
+        return self.__wrapped__.values()
+
+    def items(self) -> Any:
+        return self.__wrapped__.items()
+
+
+def _new_items(arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[Any, Any]:
+    """Return what dict.update would set, read from its arguments before anything is locked."""
+    new: dict[Any, Any] = {}
+    if len(arguments) > 1:
+        new.update(*arguments)
+    if arguments and node_of(arguments[0]) is not None and isinstance(arguments[0], dict):
+        new.update(arguments[0].items())
+    elif arguments:
+        new.update(arguments[0])
+    new.update(named)
+    return new
+
+
+class SetProxy(Proxy):
+    """A stored set."""
+
+    __slots__ = ()
+
+    def add(self, item: Any, /) -> None:
+        change(self, _set_add, item, removes=False)
+
+    def discard(self, item: Any, /) -> None:
+        change(self, _set_discard, item)
+
+    def remove(self, item: Any, /) -> None:
+        change(self, _set_remove, item)
+
+    def pop(self) -> Any:
+        return change(self, _pop)
+
+    def clear(self) -> None:
+        change(self, _clear)
+
+    def update(self, *others: Any) -> None:
+        change(self, _set_update, [item for other in others for item in other], removes=False)
+
+    def intersection_update(self, *others: Any) -> None:
+        others = tuple(map(list, others))
+        change(self, _set_combine, set.intersection, others)
+
+    def difference_update(self, *others: Any) -> None:
+        others = tuple(map(list, others))
+        change(self, _set_combine, set.difference, others)
+
+    def symmetric_difference_update(self, other: Any, /) -> None:
+        change(self, _set_combine, set.symmetric_difference, (list(other),))
+
+    def __ior__(self, other: Any) -> Any:
+        return self._in_place(other, set.union)
+
+    def __iand__(self, other: Any) -> Any:
+        return self._in_place(other, set.intersection)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(other, set.difference)
+
+    def __ixor__(self, other: Any) -> Any:
+        return self._in_place(other, set.symmetric_difference)
+
+    def _in_place(self, other: Any, combine: Callable[..., Any]) -> Any:
+        if not isinstance(other, (set, frozenset, type({}.keys()), type({}.items()))):
+            return NotImplemented
+        change(self, _set_combine, combine, (set(other),))
+        return self
+
+
+# --- the classes of the other states --------------------------------------------------------------
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    """Return a method that answers from the content the caller is to see."""
+
+    def method(self: Any, *arguments: Any, **named: Any) -> Any:
+        return getattr(view(self), name)(*arguments, **named)
+
+    method.__name__ = name
+    return method
+
+
+def _operate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any, *arguments: Any) -> Any:
+        return function(view(self), *arguments)
+
+    return method
+
+
+def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any, other: Any) -> Any:
+        return function(other, view(self))
+
+    return method
+
+
+_OPERATORS = {
+    "__getitem__": operator.getitem, "__len__": len, "__iter__": iter, "__contains__": operator.contains,
+    "__eq__": operator.eq, "__ne__": operator.ne, "__lt__": operator.lt, "__le__": operator.le,
+    "__gt__": operator.gt, "__ge__": operator.ge, "__add__": operator.add, "__mul__": operator.mul,
+    "__or__": operator.or_, "__and__": operator.and_, "__sub__": operator.sub, "__xor__": operator.xor,
+    "__bool__": bool, "__hash__": hash, "__str__": str, "__format__": format,
+}  # fmt: skip
+_REFLECTED = {
+    "__radd__": operator.add, "__rmul__": operator.mul, "__ror__": operator.or_,
+    "__rand__": operator.and_, "__rsub__": operator.sub, "__rxor__": operator.xor,
+}  # fmt: skip
+_READERS = {
+    list: ("copy", "count", "index"),
+    dict: ("copy", "get", "items", "keys", "values"),
+    set: (
+        "copy", "difference", "intersection", "isdisjoint", "issubset", "issuperset",
+        "symmetric_difference", "union",
+    ),
+}  # fmt: skip
+_MUTATORS = {
+    list: (
+        "append", "insert", "extend", "__iadd__", "__imul__", "__setitem__", "__delitem__", "pop",
+        "remove", "clear", "sort", "reverse",
+    ),
+    dict: (
+        "__setitem__", "__delitem__", "setdefault", "update", "__ior__", "pop", "popitem", "clear",
+    ),
+    set: (
+        "add", "discard", "remove", "pop", "clear", "update", "intersection_update",
+        "difference_update", "symmetric_difference_update", "__ior__", "__iand__", "__isub__",
+        "__ixor__",
+    ),
+}  # fmt: skip
+
+
+def mediated_class(clean: type, readers: Iterable[str]) -> type:
+    """Return the class of faces whose reads choose between working copy and committed content.
+
+    It derives from the clean class, so that Python asks it first when both stand in one operation.
+    """
+    namespace: dict[str, Any] = {"__slots__": (), "__doc__": clean.__doc__}
+    namespace |= {name: _operate(function) for name, function in _OPERATORS.items()}
+    namespace |= {name: _reflected(function) for name, function in _REFLECTED.items()}
+    namespace |= {name: _forward(name) for name in readers}
+    return type(clean.__name__, (clean,), namespace)
+
+
+for _kind, _proxy in ((LIST, ListProxy), (DICT, DictProxy), (SET, SetProxy)):
+    _kind.clean = _proxy
+    _kind.mediated = mediated_class(_proxy, _READERS[_kind.builtin])
+    _kind.frozen = type(
+        _proxy.__name__,
+        (_proxy,),
+        {"__slots__": (), "__doc__": _proxy.__doc__}
+        | dict.fromkeys(_MUTATORS[_kind.builtin], refuse),
+    )

@@ -1,0 +1,669 @@
+"""Instances of ordinary classes: tracked natively, not wrapped.
+
+Theory of operation
+-------------------
+
+A stored instance is born as an instance of a generated subclass of its class. Reads of attributes,
+methods, properties and `super()` run natively on it; `__setattr__` and `__delattr__` go through
+`change`; `__class__` answers the user's class. Its own `__dict__` and slots are the state:
+
+- clean: the committed state.
+- contested: the *working* state of the transaction, so that whatever code of the class writes, by
+  whatever way, lands in it; the committed one is kept in `node.content`, and the mediated class shows
+  it to everybody else.
+
+Code that goes around `__setattr__` (a frozen dataclass that fills a cache with
+`object.__setattr__`) is found by comparing the state before and after: every method of a class with
+its own `__setattr__` is guarded in this way.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import weakref
+from collections.abc import Callable
+from types import MemberDescriptorType
+from typing import Any
+
+from richstore.codec import records
+from richstore.nodes.adopt import ATOMS, Adopter
+from richstore.nodes.base import is_face, node_of, refuse, set_class
+from richstore.nodes.change import Edit, change
+from richstore.nodes.layout import Layout, functions_of
+from richstore.nodes.plain import Plain, nodes_in, plain
+from richstore.tracker import Node, Record
+from richstore.transaction import current, detached, run
+
+__all__ = ["InstanceKind", "Tracked", "kind_of"]
+
+_object_getattribute = object.__getattribute__
+_MISSING = object()
+
+
+class InstanceKind:
+    """How the instances of one class are made, copied, encoded and shown.
+
+    Args:
+        layout: of the class.
+
+    Raises:
+        TypeError: the class does not allow the subclass that tracking needs.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.cls = cls = layout.cls
+        self.standard = layout.standard
+        # a state of the class's own making may depend on more than the attributes we see change
+        self.keeps_fragment = layout.standard and layout.getstate is None
+        clean = self.clean = _clean_class(layout)
+        self.node_slot = vars(clean)["_richstore_slot"]
+        clean._richstore_node_ = staticmethod(self.node_slot.__get__)  # type: ignore[attr-defined]
+        clean._richstore_kind_ = self  # type: ignore[attr-defined]
+        self.mediated = _variant(clean, {"__getattribute__": _mediated_getattribute})
+        self.frozen = _variant(
+            clean, {"__setattr__": refuse, "__delattr__": refuse, **_guards(layout, _refuse_writes)}
+        )
+        native = {"__setattr__": cls.__setattr__, "__delattr__": cls.__delattr__}
+        native["__setstate__"] = _load_state
+        if layout.has_dict:
+            native["__dict__"] = layout.dict_descriptor
+        self.loading = _variant(clean, native)
+
+    def new(self, cls: type) -> Any:
+        """Return a face without attributes."""
+        return object.__new__(cls)
+
+    def make(self, record: Record | None, slot: int, uid: int, cls: type) -> Node:
+        """Return a node with a face of the given class."""
+        node = Node(record, slot, uid, self)
+        node.content = None
+        node.face = face = self.new(cls)
+        self.node_slot.__set__(face, node)
+        return node
+
+    def head(self, node: Node) -> int | type:
+        """Return the class, or the code for an object that its own reduction makes."""
+        return self.cls if self.standard else records.BUILT
+
+    def adopt(self, adopter: Adopter, original: Any, content: Any) -> Any:
+        """Return the face of a new node with the attributes of an instance adopted into it."""
+        if isinstance(content, Node):
+            state = visible_state(original, content)
+        else:
+            state = self.layout.state(original)
+        node = self.make(None, -1, -1, self.clean)
+        face = node.face
+        adopter.remember(original, face)
+        self.layout.set_state(face, self._adopted(state, adopter))
+        adopter.place(node)
+        return face
+
+    def _adopted(self, state: dict[str, Any], adopter: Adopter) -> dict[str, Any]:
+        made = {}
+        for name, value in state.items():
+            if type(value) not in ATOMS:
+                try:
+                    value = adopter(value, f".{name}")
+                except Exception:
+                    # what the class leaves out of its own state need not be storable
+                    if self.keeps_fragment:
+                        raise
+            made[name] = value
+        return made
+
+    # --- transactions ---
+
+    def begin(self, node: Node) -> None:
+        """Keep the committed state aside; the instance itself becomes the working copy."""
+        node.content = self.layout.state(node.face)
+        set_class(node.face, self.mediated)
+
+    def install(self, node: Node) -> None:
+        """Let the working state be the committed one."""
+        set_class(node.face, self.clean)
+        node.content = None
+
+    def discard(self, node: Node) -> None:
+        """Put the committed state back."""
+        self.layout.set_state(node.face, node.content)
+        set_class(node.face, self.clean)
+        node.content = None
+
+    def save(self, node: Node) -> Any:
+        """Return a copy of the working state."""
+        return self.layout.state(node.face)
+
+    def restore(self, node: Node, saved: Any) -> None:
+        """Put a saved state back."""
+        self.layout.set_state(node.face, saved)
+
+    # --- encoding ---
+
+    def scan(self, node: Node, adopt: Callable[..., Any]) -> list[Node]:
+        """Return the nodes that the attributes refer to; adopts what got there past `change`."""
+        face = node.face
+        layout = self.layout
+        kids: list[Node] = []
+        for name, value in layout.state(face).items():
+            if type(value) in ATOMS:
+                continue
+            if not is_face(value):
+                try:
+                    adopted = adopt(value, f".{name}")
+                except Exception:
+                    if self.keeps_fragment:
+                        raise
+                    continue
+                if adopted is not value:
+                    layout.set_one(face, name, adopted)
+                    value = adopted
+            kids += nodes_in(value)
+        if not self.keeps_fragment:
+            found = records.faces_in(self._reduction(node), is_face)
+            kids += [kid for inner in found if (kid := node_of(inner)) is not None and kid is not node]
+        return kids
+
+    def _reduction(self, node: Node) -> Any:
+        """Return what the class itself wants to be pickled of an instance."""
+        face = node.face
+        if self.standard:
+            return self.layout.getstate(face)
+        # the bound methods of `cls` run on the face; ours would give a plain copy
+        cls = self.cls
+        if cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is not object.__reduce__:
+            return cls.__reduce__(face)
+        parts = cls.__reduce_ex__(face, 5)
+        if cls.__reduce_ex__ is object.__reduce_ex__:
+            # copyreg.__newobj__ is given the generated class first, and the default state
+            function, (first, *rest), state, *more = parts
+            if self.layout.getstate is None:
+                state = self.layout.pickled_state(face)
+            parts = (function, (self.cls, *rest), state, *more)
+        return parts
+
+    def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
+        """Return the fragment of the instance's state."""
+        if self.standard:
+            if self.layout.getstate is not None:
+                state = self.layout.getstate(node.face)
+            else:
+                state = self.layout.pickled_state(node.face)
+            return records.object_fragment(node.slot, pickler.body(state))
+        make, fill = records.built_fragment(node.slot, pickler, self._reduction(node))
+        return make + fill
+
+    # --- reading records ---
+
+    def expire(self, node: Node) -> None:
+        """Make the face load the record before its next use."""
+        set_class(node.face, self.mediated)
+
+    def settle(self, node: Node) -> None:
+        """Make the face show its own attributes again."""
+        set_class(node.face, self.clean)
+
+    def containers(self, node: Node) -> list[Any]:
+        """Return the face, emptied and ready to be given its state."""
+        set_class(node.face, self.loading)
+        self.layout.set_state(node.face, {})
+        return [node.face]
+
+    def loaded(self, node: Node) -> None:
+        """Let the face be clean; adopt what the class's own `__setstate__` made."""
+        record = node.record
+        if not self.keeps_fragment and record is not None:
+            adopter = Adopter(None, record)
+            self.layout.set_state(node.face, self._adopted(self.layout.state(node.face), adopter))
+        set_class(node.face, self.clean)
+
+    def take(self, node: Node, raw: Any) -> None:
+        """Take over the attributes of a raw instance that the class's own reduction made."""
+        set_class(node.face, self.loading)
+        self.layout.set_state(node.face, self.layout.state(raw))
+
+    # --- looking inside ---
+
+    def items(self, node: Node) -> list[tuple[str, Any]]:
+        """Return the attributes, each with how Python would write the way to it."""
+        return [(f".{name}", value) for name, value in visible_state(node.face, node).items()]
+
+    def plain(self, node: Node, copies: Plain) -> Any:
+        """Return an instance of the user's class with plain attributes."""
+        made = object.__new__(self.cls)
+        copies.keep(node.face, made)
+        state = visible_state(node.face, node)
+        self.layout.set_state(made, {name: copies(value) for name, value in state.items()})
+        return made
+
+
+def visible_state(face: Any, node: Node) -> dict[str, Any]:
+    """Return the attributes of a tracked instance as the calling context is to see them."""
+    layout: Layout = node.kind.layout  # type: ignore[attr-defined]
+    transaction = node.tx
+    if transaction is None:
+        record = node.record
+        if record is not None and record.stale:
+            record.tracker.reload(record)
+    else:
+        committed = node.content
+        if not (transaction.done or transaction.is_here()) and committed is not None:
+            return dict(committed)
+    return layout.state(face)
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def _set_attribute(edit: Edit, node: Node, name: str, value: Any) -> None:
+    kind: Any = node.kind
+    layout: Layout = kind.layout
+    face = node.face
+    found = _class_attribute(kind.cls, name)
+    if layout.own_setattr:
+        before = layout.state(face)
+        try:
+            kind.cls.__setattr__(face, name, value)
+        except BaseException:
+            layout.set_state(face, before)
+            raise
+    elif hasattr(type(found), "__set__") and type(found) is not MemberDescriptorType:
+        # a property's setter is the class's own code, and sets what it sets through us
+        object.__setattr__(face, name, value)
+        return
+    else:
+        object.__setattr__(face, name, edit.adopt(value, f".{name}"))
+        return
+    _sweep(edit, node)
+
+
+def _delete_attribute(edit: Edit, node: Node, name: str) -> None:
+    kind: Any = node.kind
+    before = kind.layout.state(node.face)
+    try:
+        kind.cls.__delattr__(node.face, name)
+    except BaseException:
+        kind.layout.set_state(node.face, before)
+        raise
+
+
+def _put_attribute(edit: Edit, node: Node, name: str, value: Any) -> Any:
+    adopted = edit.adopt(value, f".{name}")
+    node.kind.layout.set_one(node.face, name, adopted)  # type: ignore[attr-defined]
+    return adopted
+
+
+def _drop_attribute(edit: Edit, node: Node, name: str) -> None:
+    node.kind.layout.delete_one(node.face, name)  # type: ignore[attr-defined]
+
+
+def _replace_state(edit: Edit, node: Node, state: dict[str, Any]) -> None:
+    kind: Any = node.kind
+    kind.layout.set_state(node.face, kind._adopted(state, edit.adopt))
+
+
+def _sweep(edit: Edit, node: Node) -> None:
+    node.kind.scan(node, edit.adopt)
+
+
+def _class_attribute(cls: type, name: str) -> Any:
+    for base in cls.__mro__:
+        found = vars(base).get(name, _MISSING)
+        if found is not _MISSING:
+            return found
+    return _MISSING
+
+
+# --- the generated classes --------------------------------------------------------------------------
+
+
+class Tracked:
+    """What the generated subclasses put in front of the user's class."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Keep the user's own `__init_subclass__` from seeing the generated classes."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        change(self, _set_attribute, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        change(self, _delete_attribute, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return plain(self).__reduce_ex__(protocol)
+
+    def __reduce__(self) -> Any:
+        return plain(self).__reduce__()
+
+    def __copy__(self) -> Any:
+        node = node_of(self)
+        assert node is not None
+        kind: Any = node.kind
+        made = object.__new__(kind.cls)
+        kind.layout.set_state(made, visible_state(self, node))
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return Plain(memo)(self)
+
+
+def _clean_class(layout: Layout) -> type:
+    cls = layout.cls
+    namespace: dict[str, Any] = {
+        "__slots__": ("_richstore_slot",),
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "__class__": property(lambda self: cls, _set_class_refused),
+        "__richstore_class__": cls,
+        # the default __getstate__ asks for this list; ours is not part of the state
+        "__slotnames__": copyreg._slotnames(cls),  # type: ignore[attr-defined]
+    }
+    if layout.has_dict:
+        namespace["__dict__"] = property(_get_dict, _set_dict)
+    for name in ("__copy__", "__deepcopy__"):
+        if hasattr(cls, name):
+            namespace[name] = _on_plain(name)
+    if layout.own_setattr:
+        namespace |= _guards(layout, _keep_writes)
+    # past the metaclass's own __new__: this class is not one that the user defined
+    return type.__new__(type(cls), cls.__name__, (Tracked, cls), namespace)
+
+
+def _variant(clean: type, namespace: dict[str, Any]) -> type:
+    cls = vars(clean)["__richstore_class__"]
+    namespace = {
+        "__slots__": (),
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "__richstore_class__": cls,
+        "__slotnames__": vars(clean)["__slotnames__"],
+        **namespace,
+    }
+    return type.__new__(type(clean), cls.__name__, (clean,), namespace)
+
+
+def _set_class_refused(self: Any, cls: type) -> None:
+    raise TypeError(
+        "the class of a stored instance cannot be switched; assign an instance of the other class"
+    )
+
+
+def _on_plain(name: str) -> Callable[..., Any]:
+    def method(self: Any, *arguments: Any) -> Any:
+        return getattr(plain(self), name)(*arguments)
+
+    return method
+
+
+def _load_state(self: Any, state: Any) -> None:
+    """Take the pickled state while a record is being read."""
+    kind: InstanceKind = type(self)._richstore_kind_
+    if kind.layout.setstate is not None:
+        kind.layout.setstate(self, state)
+    else:
+        kind.layout.unpickle_state(self, state)
+
+
+def _mediated_getattribute(self: Any, name: str) -> Any:
+    kind: InstanceKind = type(self)._richstore_kind_
+    node: Node = kind.node_slot.__get__(self)
+    transaction = node.tx
+    if transaction is None:
+        record = node.record
+        if record is not None and record.stale:
+            record.tracker.reload(record)
+        return getattr(self, name)
+    committed = node.content
+    cls = kind.cls
+    if committed is None or transaction.done or transaction.is_here() or name == "__class__":
+        # a method of the generated class, or of the user's one
+        return cls.__getattribute__(self, name)
+    if name == "__dict__" and kind.layout.has_dict:
+        slots = kind.layout.slots
+        return AttributeDict(self, {k: v for k, v in committed.items() if k not in slots})
+    found = _class_attribute(type(self), name)
+    if type(found) is not MemberDescriptorType:
+        if found is not _MISSING and hasattr(type(found), "__set__"):
+            return cls.__getattribute__(self, name)
+        if name not in committed and found is not _MISSING:
+            get = getattr(type(found), "__get__", None)
+            return found if get is None else get(found, self, cls)
+    if name in committed:
+        return committed[name]
+    raise AttributeError(f"'{cls.__name__}' object has no attribute '{name}'", name=name, obj=self)
+
+
+# --- writes past __setattr__ -------------------------------------------------------------------------
+
+
+def _guards(layout: Layout, found: Callable[..., None]) -> dict[str, Any]:
+    """Return guarded versions of the methods that may write past `__setattr__`."""
+    if not layout.own_setattr:
+        return {}
+    return {
+        name: _guarded(function, layout, found)
+        for name, function in functions_of(layout.cls).items()
+        if name not in _UNGUARDED
+    }
+
+
+_UNGUARDED = frozenset(
+    (
+        "__new__", "__init__", "__init_subclass__", "__class_getitem__", "__setattr__", "__delattr__",
+        "__getattribute__", "__getattr__", "__getstate__", "__setstate__", "__reduce__",
+        "__reduce_ex__", "__hash__", "__eq__", "__repr__", "__copy__", "__deepcopy__", "__del__",
+    )
+)  # fmt: skip
+
+
+def _guarded(function: Any, layout: Layout, found: Callable[..., None]) -> Any:
+    @functools.wraps(function)
+    def method(self: Any, *arguments: Any, **named: Any) -> Any:
+        node = node_of(self)
+        if node is None:
+            return function(self, *arguments, **named)
+        if node.record is not None and node.record.stale:
+            node.record.tracker.reload(node.record)
+        before = layout.state(self)
+        try:
+            return function(self, *arguments, **named)
+        finally:
+            after = layout.state(self)
+            # a node that is contested by now is encoded from this very state
+            if node.tx is None and not _same(before, after):
+                found(self, node, layout, before, after)
+
+    return method
+
+
+def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return len(before) == len(after) and all(
+        after.get(name, _MISSING) is value for name, value in before.items()
+    )
+
+
+def _keep_writes(
+    face: Any, node: Node, layout: Layout, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Make a tracked change of one that came past `__setattr__`."""
+    layout.set_state(face, before)
+    change(face, _replace_state, after)
+
+
+def _refuse_writes(
+    face: Any, node: Node, layout: Layout, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    layout.set_state(face, before)
+    refuse(face)
+
+
+class AttributeDict(dict[str, Any]):
+    """What `vars(instance)` gives: the attributes, with every change going to the instance."""
+
+    __slots__ = ("_face",)
+
+    def __init__(self, face: Any, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self._face = face
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        face = self._face
+        node = node_of(face)
+        assert node is not None
+        kind: Any = node.kind
+        derived = isinstance(_class_attribute(kind.cls, name), functools.cached_property)
+        record = node.record
+        if derived and (record is None or record.tracker.engine.readonly):
+            # a cached property of what cannot be written is kept in memory only
+            kind.layout.set_one(face, name, value)
+        elif type(face) is kind.frozen:
+            refuse(face)
+        else:
+            value = change(face, _put_attribute, name, value)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self._change(_drop_attribute, name)
+        super().__delitem__(name)
+
+    def _change(self, operation: Callable[..., Any], *arguments: Any) -> None:
+        face = self._face
+        node = node_of(face)
+        assert node is not None
+        if type(face) is node.kind.frozen:  # type: ignore[attr-defined]
+            refuse(face)
+        change(face, operation, *arguments)
+
+    def _replace(self, content: dict[str, Any]) -> None:
+        node = node_of(self._face)
+        assert node is not None
+        slots = node.kind.layout.slots  # type: ignore[attr-defined]
+        kept = {k: v for k, v in visible_state(self._face, node).items() if k in slots}
+        self._change(_replace_state, kept | content)
+        super().clear()
+        super().update(content)
+
+    def update(self, *arguments: Any, **named: Any) -> None:
+        self._replace(dict(self) | dict(*arguments, **named))
+
+    def __ior__(self, other: Any) -> Any:
+        self._replace(dict(self) | dict(other))
+        return self
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str, *default: Any) -> Any:
+        if name not in self and default:
+            return default[0]
+        value = plain(self[name])
+        del self[name]
+        return value
+
+    def popitem(self) -> Any:
+        if not self:
+            raise KeyError("popitem(): dictionary is empty")
+        name = next(reversed(self))
+        return name, self.pop(name)
+
+    def clear(self) -> None:
+        self._replace({})
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (plain(dict(self)),)
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return Plain(memo).as_dict(self, self)
+
+
+def _get_dict(self: Any) -> AttributeDict:
+    node = node_of(self)
+    assert node is not None
+    kind: Any = node.kind
+    slots = kind.layout.slots
+    state = visible_state(self, node)
+    return AttributeDict(self, {k: v for k, v in state.items() if k not in slots})
+
+
+def _set_dict(self: Any, content: dict[str, Any]) -> None:
+    _get_dict(self)._replace(dict(content))
+
+
+# --- kinds by class -----------------------------------------------------------------------------------
+
+_kinds: weakref.WeakKeyDictionary[type, InstanceKind] = weakref.WeakKeyDictionary()
+
+
+def kind_of(layout: Layout) -> InstanceKind:
+    """Return the kind of an ordinary class's instances.
+
+    Raises:
+        TypeError: the class does not allow the subclass that tracking needs.
+    """
+    found = _kinds.get(layout.cls)
+    if found is None:
+        found = _kinds[layout.cls] = InstanceKind(layout)
+    return found
+
+
+def transactional(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method of a stored class one transaction.
+
+    Args:
+        method: a function whose first argument is the instance.
+
+    Returns:
+        The method. On an instance from a store it runs all or nothing; on any other instance as ever.
+
+    Example:
+        >>> import richstore
+        >>> class Account:
+        ...     def __init__(self):
+        ...         self.balance, self.log = 0, []
+        ...     @richstore.transactional
+        ...     def deposit(self, amount):
+        ...         self.balance += amount
+        ...         self.log.append(amount)
+        ...         if self.balance < 0:
+        ...             raise ValueError("not that much")
+        >>> with richstore.open("memory:") as store:
+        ...     store["ann"] = Account()
+        ...     store["ann"].deposit(5)
+        ...     try:
+        ...         store["ann"].deposit(-9)
+        ...     except ValueError:
+        ...         pass
+        ...     store["ann"].balance, store["ann"].log
+        (5, [5])
+    """
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *arguments: Any, **named: Any) -> Any:
+        node = node_of(self)
+        if node is None or node.home is None:
+            return method(self, *arguments, **named)
+        if node.record is None:
+            raise detached(node)
+        tracker = node.record.tracker
+        transaction = current(tracker)
+        if transaction is None:
+            return run(tracker, tracker.timeout, lambda _: method(self, *arguments, **named))
+        with transaction.nested():
+            return method(self, *arguments, **named)
+
+    return wrapper

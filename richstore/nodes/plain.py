@@ -1,0 +1,152 @@
+"""Faces as plain data: `plain()`, and what copy and pickle get to see of a face.
+
+The rule: what leaves the store holds no faces. Aliases and cycles come out as they are inside.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from richstore.nodes.base import is_face, node_of
+from richstore.tracker import Node
+
+__all__ = ["Plain", "plain", "reduce_plain"]
+
+T = TypeVar("T")
+
+
+def plain(value: T) -> T:
+    """Return a deep copy of a value in which nothing belongs to a store any more.
+
+    Args:
+        value: a value from a store or snapshot, or anything that holds such values.
+
+    Returns:
+        An equal value made of ordinary lists, dicts, sets and instances. It is one consistent
+        state, even while others commit.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     store["config"] = {"theme": {"dark": True}}
+        ...     config = richstore.plain(store["config"])
+        >>> type(config), config
+        (<class 'dict'>, {'theme': {'dark': True}})
+    """
+    node = node_of(value)
+    record = node.record if node is not None else None
+    if record is None:
+        result: T = Plain({})(value)
+        return result
+    with record.tracker.lock:
+        result = Plain({})(value)
+        return result
+
+
+class Plain:
+    """One run of `plain`: remembers what was copied already.
+
+    Args:
+        memo: copies by the id of the original, as `copy.deepcopy` keeps them.
+    """
+
+    def __init__(self, memo: dict[int, Any]) -> None:
+        self.memo = memo
+
+    def __call__(self, value: Any) -> Any:
+        """Return the plain copy of a value."""
+        kind = type(value)
+        if kind in _SAME:
+            return value
+        memo = self.memo
+        known = memo.get(id(value), memo)
+        if known is not memo:
+            return known
+        node = node_of(value)
+        if node is not None:
+            return node.kind.plain(node, self)
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            return handler(self, value)
+        # deepcopy knows all other types, and comes back here for the faces inside
+        return copy.deepcopy(value, memo)
+
+    def keep(self, original: Any, made: Any) -> None:
+        """Remember a copy; the original is kept alive so that its id stays taken."""
+        self.memo[id(original)] = made
+        self.memo.setdefault(id(self.memo), []).append(original)
+
+    def as_list(self, original: Any, items: Any) -> list[Any]:
+        """Copy a list-like original with these items."""
+        made: list[Any] = []
+        self.keep(original, made)
+        made += [item if type(item) in _SAME else self(item) for item in items]
+        return made
+
+    def as_dict(self, original: Any, content: dict[Any, Any]) -> dict[Any, Any]:
+        """Copy a dict-like original with this content."""
+        made: dict[Any, Any] = {}
+        self.keep(original, made)
+        for key, value in content.items():
+            made[key if type(key) in _SAME else self(key)] = (
+                value if type(value) in _SAME else self(value)
+            )
+        return made
+
+    def as_set(self, original: Any, items: Any) -> set[Any]:
+        """Copy a set-like original with these items."""
+        made: set[Any] = set()
+        self.keep(original, made)
+        made.update([item if type(item) in _SAME else self(item) for item in items])
+        return made
+
+    def as_tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Copy a tuple, or return the same one when nothing in it had to be copied."""
+        made = tuple([item if type(item) in _SAME else self(item) for item in value])
+        # a cycle through the tuple may have copied it meanwhile
+        known = self.memo.get(id(value))
+        if known is not None:
+            done: tuple[Any, ...] = known
+            return done
+        if all(a is b for a, b in zip(made, value, strict=True)):
+            made = value
+        self.keep(value, made)
+        return made
+
+
+_SAME = frozenset((int, str, float, bool, type(None), bytes, complex))
+
+_HANDLERS: dict[type, Callable[[Plain, Any], Any]] = {
+    list: lambda plain, value: plain.as_list(value, value),
+    dict: lambda plain, value: plain.as_dict(value, value),
+    set: lambda plain, value: plain.as_set(value, value),
+    tuple: Plain.as_tuple,
+}
+
+
+def reduce_plain(face: Any, protocol: Any = 2) -> Any:
+    """Reduce a face for pickle: what is pickled is the plain copy."""
+    return _as_is, (plain(face),)
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def has_faces(value: Any) -> bool:
+    """Tell whether an immutable value holds faces anywhere inside."""
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(has_faces, value))
+    return is_face(value)
+
+
+def nodes_in(value: Any) -> list[Node]:
+    """Return the nodes that a face, tuple or frozenset refers to directly."""
+    node = node_of(value)
+    if node is not None:
+        return [node]
+    if isinstance(value, (tuple, frozenset)):
+        return [node for item in value for node in nodes_in(item)]
+    return []

@@ -1,0 +1,589 @@
+"""The store: a mapping whose values persist themselves, and `open()`.
+
+A `Store` is a handle. All handles on one file in a process share one tracker, and so the live values.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from richstore.codec import records
+from richstore.engines.base import Engine
+from richstore.engines.lmdb import open_lmdb
+from richstore.engines.memory import MemoryEngine
+from richstore.errors import ClosedError, ConflictError, EncodingError
+from richstore.mapping import Range, Reading, name_of, stored_key, user_key
+from richstore.nodes import Faces, frozen_value, plain
+from richstore.nodes.adopt import Adopter
+from richstore.snapshot import Snapshot
+from richstore.tracker import FORMAT_KEY, ROOT, Record, Tracker
+from richstore.transaction import Transaction, current, run
+
+__all__ = ["Store", "open"]
+
+D = TypeVar("D")
+_MISSING: Any = object()
+_opening = threading.RLock()
+# by id: a mapping compares by content and so has no hash
+_open_stores: weakref.WeakValueDictionary[int, Store] = weakref.WeakValueDictionary()
+
+CACHE_SIZE = 64 * 1024 * 1024
+
+
+def open(  # noqa: A001 - the name that dbm and shelve have
+    target: str | os.PathLike[str],
+    flag: str = "c",
+    *,
+    synchronous: str = "full",
+    timeout: float | None = None,
+    cache_size: int = CACHE_SIZE,
+    map_size: int | None = None,
+    allow_network: bool = False,
+) -> Store:
+    """Open a store: one file, made if it is missing.
+
+    Args:
+        target: the path of the file, or `"memory:"` for a store that lives as long as it is open.
+            The lock file `<path>-lock` lies beside it.
+        flag: as in `dbm` and `shelve`: `"r"` reads an existing store, `"w"` reads and writes an
+            existing one, `"c"` makes it if it is missing, `"n"` makes it empty.
+        synchronous: `"full"`: a change is durable, across power loss too, when the call returns.
+            `"normal"`: the file is never damaged; power loss may undo the last commits. `"off"`:
+            changes survive the death of the process, but power loss may damage the file.
+        timeout: seconds that a writer waits for the one before it; None waits forever.
+        cache_size: bytes of encoded values that stay loaded although nobody holds them.
+        map_size: bytes of address space to begin with; it grows by itself.
+        allow_network: open a file on a network file system, where locks may not hold.
+
+    Returns:
+        The store. Close it, or use it in a `with` block.
+
+    Raises:
+        OSError: the path cannot be opened, as `open()` would say it.
+        FormatError: the file is not one of richstore's, or of a newer version.
+        ValueError: `flag` or `synchronous` is none of the words above.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     store["shops"] = ["shop1"]
+        ...     store["shops"].append("shop2")
+        ...     store["shops"]
+        ['shop1', 'shop2']
+    """
+    path = os.fspath(target)
+    if not isinstance(path, str):
+        raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
+    engine: Engine
+    with _opening:
+        if path == "memory:":
+            _check_words(flag, synchronous)
+            engine = MemoryEngine()
+            tracker = _new_tracker(engine, cache_size, timeout)
+        else:
+            file = open_lmdb(
+                path,
+                flag,
+                synchronous=synchronous,
+                timeout=timeout,
+                map_size=map_size,
+                allow_network=allow_network,
+            )
+            engine = file
+            try:
+                tracker = file.shared.get("tracker")
+                if tracker is None:
+                    tracker = _new_tracker(engine, cache_size, timeout)
+                    file.shared["tracker"] = tracker
+                tracker.timeout = timeout
+                _prepare(tracker, flag, timeout)
+            except BaseException:
+                file.close()
+                raise
+        if path == "memory:":
+            _prepare(tracker, "c", timeout)
+        return Store(tracker, timeout, readonly=flag == "r")
+
+
+def _check_words(flag: str, synchronous: str) -> None:
+    if flag not in ("r", "w", "c", "n"):
+        raise ValueError(f"flag is {flag!r}, and must be 'r', 'w', 'c' or 'n'")
+    if synchronous not in ("full", "normal", "off"):
+        raise ValueError(f"synchronous is {synchronous!r}, and must be 'full', 'normal' or 'off'")
+
+
+def _new_tracker(engine: Engine, cache_size: int, timeout: float | None) -> Tracker:
+    tracker = Tracker(engine, Faces, user_key, cache_size)
+    tracker.timeout = timeout
+    return tracker
+
+
+def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
+    """Check that the file is a store, or make it one."""
+    engine = tracker.engine
+    reader = engine.read()
+    try:
+        empty = next(iter(reader.scan(b"\x00", None)), None) is None
+        if not tracker.check_format(reader.get, empty and flag != "r"):
+            tracker.refresh()
+            return
+    finally:
+        reader.close()
+    with tracker.writer:
+        writer = engine.write(timeout)
+        try:
+            if writer.get(FORMAT_KEY) is None:
+                writer.put(FORMAT_KEY, tracker.format_record())
+                writer.commit()
+        finally:
+            writer.abort()
+    tracker.refresh()
+
+
+class Store(Reading, MutableMapping[Any, Any]):
+    """A dict on disk whose values persist themselves when they change.
+
+    Made by `richstore.open()`. Every method of `dict` is there, with dict's results and errors.
+    Iteration is in the order of the keys. Safe to use from many threads and asyncio tasks, and the
+    file from many processes.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     store["config"] = {"theme": {"dark": True}}
+        ...     theme = store["config"]["theme"]
+        ...     theme["accent"] = "teal"
+        ...     store["config"]
+        {'theme': {'dark': True, 'accent': 'teal'}}
+    """
+
+    def __init__(self, tracker: Tracker, timeout: float | None, *, readonly: bool) -> None:
+        self._tracker = tracker
+        self._timeout = timeout
+        self._readonly = readonly
+        self._closed = False
+        tracker.handles += 1
+        self._snapshots: weakref.WeakValueDictionary[int, Snapshot] = weakref.WeakValueDictionary()
+        _open_stores[id(self)] = self
+
+    # --- reading ---
+
+    def __getitem__(self, key: Any) -> Any:
+        name = name_of(key)
+        value = self._get(name)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def _get(self, name: bytes) -> Any:
+        tracker = self._tracker
+        if self._closed:
+            raise self._closed_error()
+        transaction = current(tracker)
+        if transaction is None:
+            tracker.refresh()
+        else:
+            root = transaction.roots.get(name, _MISSING)
+            if root is not _MISSING:
+                return _MISSING if root is None else root.value
+        found, value = tracker.read(name)
+        return value if found else _MISSING
+
+    @overload
+    def get(self, key: Any) -> Any: ...
+    @overload
+    def get(self, key: Any, default: D) -> Any | D: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value under `key`, or `default`."""
+        value = self._get(name_of(key))
+        return default if value is _MISSING else value
+
+    def __contains__(self, key: object) -> bool:
+        name = name_of(key)
+        if self._closed:
+            raise self._closed_error()
+        tracker = self._tracker
+        transaction = current(tracker)
+        if transaction is None:
+            tracker.refresh()
+        elif name in transaction.roots:
+            return transaction.roots[name] is not None
+        if tracker.find(name) is not None:
+            return True
+        with tracker.view() as view:
+            return view.get(name) is not None
+
+    def __len__(self) -> int:
+        if self._closed:
+            raise self._closed_error()
+        tracker = self._tracker
+        with tracker.view() as view:
+            count = tracker.count(view.get)
+        transaction = current(tracker)
+        return count if transaction is None else count + transaction.count
+
+    def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
+        if self._closed:
+            raise self._closed_error()
+        return rows.select(self._rows(rows))
+
+    def _rows(self, rows: Range) -> Iterator[tuple[bytes, Any]]:
+        """Yield engine keys and records; those changed in the current transaction come from it."""
+        tracker = self._tracker
+        transaction = current(tracker)
+        if transaction is None:
+            tracker.refresh()
+        view = tracker.engine.read()
+        try:
+            stored = view.scan(rows.first_name, rows.last_name, reverse=rows.reverse)
+            if transaction is None:
+                yield from stored
+            else:
+                yield from _merge(transaction, stored, rows)
+        finally:
+            view.close()
+
+    def _value(self, name: bytes, stored: Any) -> Any:
+        if isinstance(stored, Record):
+            return stored.value
+        parts = records.parse(name, stored)
+        if not parts.table:
+            return self._tracker.decode_plain(name, parts)
+        value = self._get(name)
+        # deleted since the view began: it still reads
+        return frozen_value(parts) if value is _MISSING else value
+
+    # --- changing ---
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        name = name_of(key)
+        self._run(lambda transaction: self._assign(transaction, key, name, value))
+
+    def _assign(self, transaction: Transaction, key: Any, name: bytes, value: Any) -> None:
+        tracker = self._tracker
+        stored, existed = self._existing(transaction, name)
+        if existed:
+            kept = stored
+            known = transaction.roots.get(name) or tracker.find(name)
+            if known is not None and known.value is value and known.nodes:
+                # store[key] += … ends by assigning what is there already
+                return
+        else:
+            kept = stored_key(key, name)
+        record = Record(tracker, name, kept)
+        try:
+            record.value = Adopter(transaction, record)(value)
+        except EncodingError as error:
+            raise error.inside(f"[{key!r}]") from error.__cause__
+        transaction.set_root(name, record, existed)
+
+    def _existing(self, transaction: Transaction, name: bytes) -> tuple[bytes | None, bool]:
+        """Return the stored key of the value under an engine key, and whether there is one."""
+        root = transaction.roots.get(name, _MISSING)
+        if root is not _MISSING:
+            return (None, False) if root is None else (root.stored_key, True)
+        stored = transaction.engine.get(name)
+        return (None, False) if stored is None else (records.stored_key(stored), True)
+
+    def __delitem__(self, key: Any) -> None:
+        name = name_of(key)
+        if not self._run(lambda transaction: self._remove(transaction, name)):
+            raise KeyError(key)
+
+    def _remove(self, transaction: Transaction, name: bytes) -> bool:
+        existed = self._existing(transaction, name)[1]
+        if existed:
+            transaction.set_root(name, None, True)
+        return existed
+
+    @overload
+    def pop(self, key: Any) -> Any: ...
+    @overload
+    def pop(self, key: Any, default: D) -> Any | D: ...
+
+    def pop(self, key: Any, default: Any = _MISSING) -> Any:
+        """Remove `key` and return its value as plain data, or `default` when there is none.
+
+        Raises:
+            KeyError: there is no such key, and no default.
+        """
+        name = name_of(key)
+
+        def work(transaction: Transaction) -> Any:
+            value = self._get(name)
+            if value is _MISSING:
+                return _MISSING
+            value = plain(value)
+            self._remove(transaction, name)
+            return value
+
+        value = self._run(work)
+        if value is not _MISSING:
+            return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove the last item in key order and return it, its value as plain data.
+
+        Raises:
+            KeyError: the store is empty.
+        """
+
+        def work(transaction: Transaction) -> tuple[Any, Any]:
+            for key in reversed(self):
+                return key, self.pop(key)
+            raise KeyError("popitem(): store is empty")
+
+        item: tuple[Any, Any] = self._run(work)
+        return item
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value under `key`, which becomes `default` when there is none."""
+        name = name_of(key)
+        value = self._get(name)
+        if value is not _MISSING:
+            return value
+
+        def work(transaction: Transaction) -> Any:
+            if self._get(name) is _MISSING:
+                self._assign(transaction, key, name, default)
+
+        self._run(work)
+        return self[key]
+
+    def update(self, *others: Any, **named: Any) -> None:  # type: ignore[override]
+        """Set many items in one transaction: all of them, or on an error none.
+
+        Args:
+            others: at most one mapping or iterable of pairs.
+            named: items whose keys are str.
+        """
+        if len(others) > 1:
+            raise TypeError(f"update expected at most 1 argument, got {len(others)}")
+        new: list[tuple[Any, Any]] = []
+        for other in others:
+            new += _pairs(other)
+        new += named.items()
+        self._run(lambda _: self._assign_all(new))
+
+    def _assign_all(self, new: list[tuple[Any, Any]]) -> None:
+        with self.transaction():
+            for key, value in new:
+                self[key] = value
+
+    def __ior__(self, other: Any) -> Store:
+        self.update(other)
+        return self
+
+    def clear(self) -> None:
+        """Remove all items, in one transaction."""
+
+        def work(transaction: Transaction) -> None:
+            for name in [name for _, name, _ in self._scan(Range())]:
+                self._remove(transaction, name)
+
+        self._run(work)
+
+    def _run(self, work: Any) -> Any:
+        if self._closed:
+            raise self._closed_error()
+        if self._readonly:
+            raise self._readonly_error()
+        return run(self._tracker, self._timeout, work)
+
+    # --- transactions and snapshots ---
+
+    def transaction(self, *, timeout: float | None = _MISSING) -> Block:
+        """Return a context manager: what changes inside is committed together, or not at all.
+
+        On any exception everything in memory and on disk is as before, and the exception goes on.
+        Inside another transaction of the same thread and task it is a savepoint.
+
+        Args:
+            timeout: seconds to wait for the writer before; by default those of the store.
+
+        Raises:
+            LockTimeoutError: another writer did not end in time.
+            ReadOnlyError: the store is open for reading only.
+
+        Example:
+            >>> import richstore
+            >>> with richstore.open("memory:") as store:
+            ...     store["shops"] = ["shop1"]
+            ...     try:
+            ...         with store.transaction():
+            ...             store["shops"].append("shop2")
+            ...             raise ValueError("changed my mind")
+            ...     except ValueError:
+            ...         store["shops"]
+            ['shop1']
+        """
+        return Block(self, self._timeout if timeout is _MISSING else timeout)
+
+    def snapshot(self) -> Snapshot:
+        """Return a read-only view of the last committed state; close it, or use it in `with`."""
+        if self._closed:
+            raise self._closed_error()
+        snapshot = Snapshot(self._tracker.engine.path, self._tracker.engine.read())
+        self._snapshots[id(snapshot)] = snapshot
+        return snapshot
+
+    def refresh(self) -> None:
+        """Take notice of what other processes have committed, as every access to the store does."""
+        if self._closed:
+            raise self._closed_error()
+        self._tracker.refresh()
+
+    # --- the handle ---
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file, or `memory:`."""
+        return self._tracker.engine.path
+
+    @property
+    def closed(self) -> bool:
+        """Whether the store has been closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Close the store; its snapshots end. Calling it again does nothing.
+
+        Raises:
+            RuntimeError: a transaction of this thread is still open.
+        """
+        with _opening:
+            if self._closed:
+                return
+            transaction = current(self._tracker)
+            if transaction is not None and not transaction.ended:
+                transaction.abort()
+            self._closed = True
+            _open_stores.pop(id(self), None)
+            for snapshot in list(self._snapshots.values()):
+                snapshot.close()
+            self._tracker.close()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"the store {self.path} is closed; open it again")
+
+    def _readonly_error(self) -> Exception:
+        from richstore.errors import ReadOnlyError
+
+        return ReadOnlyError(
+            f"the store {self.path} is open for reading only (flag 'r'); open it with 'w' or 'c' "
+            f"to change it"
+        )
+
+    def __enter__(self) -> Store:
+        if self._closed:
+            raise self._closed_error()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<richstore.Store {self.path!r}{' (closed)' if self._closed else ''}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed store {self.path}", ResourceWarning, stacklevel=2)
+            self.close()
+
+
+class Block:
+    """The context manager of `Store.transaction()`."""
+
+    def __init__(self, store: Store, timeout: float | None) -> None:
+        self._store = store
+        self._timeout = timeout
+        self._entered: list[Any] = []
+
+    def __enter__(self) -> Transaction:
+        store = self._store
+        if store._closed:
+            raise store._closed_error()
+        if store._readonly:
+            raise store._readonly_error()
+        transaction = current(store._tracker)
+        if transaction is not None:
+            inner = transaction.nested()
+            inner.__enter__()
+            self._entered.append(inner)
+            return transaction
+        transaction = Transaction(store._tracker)
+        transaction.begin(self._timeout)
+        self._entered.append(transaction)
+        return transaction
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entered.pop().__exit__(kind, error, traceback)
+
+
+def _merge(
+    transaction: Transaction, stored: Iterator[tuple[bytes, Any]], rows: Range
+) -> Iterator[tuple[bytes, Any]]:
+    """Mix what a transaction has set under keys into what is stored."""
+    first, last, reverse = rows.first_name, rows.last_name, rows.reverse
+    own = sorted(
+        (name for name in transaction.roots if first <= name < last), reverse=not reverse
+    )
+    roots = transaction.roots
+    for name, record in stored:
+        while own and (own[-1] > name if reverse else own[-1] < name):
+            new = own.pop()
+            if roots.get(new) is not None:
+                yield new, roots[new]
+        if own and own[-1] == name:
+            own.pop()
+        changed = roots.get(name, record)
+        if changed is not None:
+            yield name, changed
+    while own:
+        new = own.pop()
+        if roots.get(new) is not None:
+            yield new, roots[new]
+
+
+def _pairs(other: Any) -> list[tuple[Any, Any]]:
+    if isinstance(other, Mapping):
+        return list(other.items())
+    if hasattr(other, "keys"):
+        return [(key, other[key]) for key in other.keys()]  # noqa: SIM118 - its keys() decides
+    pairs = []
+    for at, item in enumerate(other):
+        pair = tuple(item)
+        if len(pair) != 2:
+            raise ValueError(
+                f"dictionary update sequence element #{at} has length {len(pair)}; 2 is required"
+            )
+        pairs.append(pair)
+    return pairs
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is open when the interpreter ends."""
+    for store in list(_open_stores.values()):
+        store.close()

@@ -1,0 +1,252 @@
+"""Fixtures of the behaviour tests: stores on both engines, and checks that hold for every test.
+
+`box` is an open store that knows how to be closed and opened again; `store` is its store, for
+tests that never reopen. `canonical` compares values by content and by shared references.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import gc
+import io
+import os
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # so that tests and their subprocesses import sample_classes by name
+    sys.path.insert(0, HERE)
+
+RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile(
+    "ci",
+    max_examples=200,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=RELAXED,
+    print_blob=True,
+)
+settings.register_profile(
+    "long", parent=settings.get_profile("ci"), max_examples=20_000, stateful_step_count=80
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --long."""
+    parser.addoption(
+        "--long", action="store_true", help="run the property tests for hours instead of seconds"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make warnings errors and choose the Hypothesis profile."""
+    config.addinivalue_line("filterwarnings", "error")
+    config.addinivalue_line("markers", "timeout(seconds): a limit, kept by pytest-timeout")
+    config.addinivalue_line("markers", "may_leak: skip the check for leaked files and threads")
+    settings.load_profile("long" if config.getoption("--long") else "ci")
+
+
+class Box:
+    """An open store that can be closed and opened again, on either engine."""
+
+    def __init__(self, target: str, **options: Any) -> None:
+        self.target = target
+        self.options = {"synchronous": "off", **options}
+        self.store = self.open()
+
+    @property
+    def in_memory(self) -> bool:
+        return self.target == "memory:"
+
+    def open(self, **options: Any) -> Any:
+        import richstore
+
+        return richstore.open(self.target, **{**self.options, **options})
+
+    def reopen(self) -> Any:
+        """Close the store and return a new one on the same file (memory: the same store)."""
+        if not self.in_memory:
+            self.store.close()
+            self.store = self.open()
+        return self.store
+
+    def stored(self, key: Any) -> Any:
+        """Return the plain value under `key`, decoded anew from what the engine holds."""
+        import richstore
+
+        if self.in_memory:
+            with self.store.snapshot() as view:
+                return richstore.plain(view[key])
+        return richstore.plain(self.reopen()[key])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """The path of a store file that does not exist yet."""
+    return str(tmp_path / "test.db")
+
+
+@pytest.fixture(params=["lmdb", "memory"])
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
+    """An open, empty store on each engine, with a way to reopen it."""
+    target = "memory:" if request.param == "memory" else str(tmp_path / "test.db")
+    made = Box(target)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def file_box(tmp_path: Path) -> Iterator[Box]:
+    """An open, empty store on LMDB."""
+    made = Box(str(tmp_path / "test.db"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def store(box: Box) -> Any:
+    """An open, empty store on each engine."""
+    return box.store
+
+
+def _open_files() -> set[str]:
+    """Name the files this process holds open (without pipes and sockets)."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            name = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:  # the descriptor of the listing itself
+            continue
+        if name.startswith("/") and not name.startswith(("/dev/", "/proc/")):
+            found.add(name)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a file open or a thread running."""
+    if request.node.get_closest_marker("may_leak") or not os.path.isdir("/proc/self/fd"):
+        yield
+        return
+    files, threads = _open_files(), set(threading.enumerate())
+    yield
+    if _open_files() - files:
+        gc.collect()
+    assert not _open_files() - files, "the test left files open"
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(2)
+        assert not thread.is_alive(), f"the test left {thread} running"
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    """Return the instance attributes of `x`, those in slots too."""
+    found = dict(getattr(x, "__dict__", {}))
+    for cls in type(x).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if hasattr(x, name) and not name.startswith("__"):
+                found[name] = getattr(x, name)
+    return {name: item for name, item in found.items() if not isinstance(item, _LOCK)}
+
+
+_LOCK = type(threading.Lock())
+_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, enum.Enum)
+
+
+def canonical(value: Any) -> Any:
+    """Return a form of `value` that two values share iff content and aliasing are the same.
+
+    Mutable containers and instances are numbered in the order in which they are met; a second
+    meeting is a reference to the number. Sets are compared as sets, by their elements' equality.
+    """
+    numbers: dict[int, int] = {}
+    keep: list[Any] = []
+
+    def content(x: Any) -> list[Any]:
+        if isinstance(x, (list, tuple, collections.deque)):
+            return [*map(walk, x), getattr(x, "maxlen", None)]
+        if isinstance(x, dict):
+            return [(walk(k), walk(v)) for k, v in x.items()]
+        if isinstance(x, (set, frozenset)):
+            return [frozenset(x)]
+        if isinstance(x, BaseException):
+            return [walk(x.args)]
+        if hasattr(x, "tobytes"):  # array.array and numpy.ndarray
+            return [str(getattr(x, "dtype", "")), getattr(x, "shape", len(x)), x.tobytes()]
+        if isinstance(x, io.BytesIO):
+            return [x.getvalue(), x.tell()]
+        return [bytes(x)] if isinstance(x, bytearray) else []
+
+    def walk(x: Any) -> Any:
+        kind, attributes = x.__class__.__name__, _attributes(x)
+        if isinstance(x, _CODE):
+            return (kind, x.__name__ if hasattr(x, "__name__") else str(x))
+        if type(x).__module__ in ("datetime", "uuid", "decimal", "pathlib", "re", "fractions"):
+            return (kind, x)
+        if not attributes and isinstance(x, (int, float, complex, str, bytes, type(None))):
+            return (kind, x)
+        if isinstance(x, tuple):  # equal tuples may be one or two objects
+            return (kind, *content(x))
+        if id(x) in numbers:
+            return ("seen", numbers[id(x)])
+        number = numbers[id(x)] = len(numbers)
+        keep.append(x)
+        state = [(name, walk(item)) for name, item in sorted(attributes.items())]
+        atom = x + 0 if isinstance(x, int) else str(x) if isinstance(x, str) else None
+        return (kind, number, atom, *content(x), *state)
+
+    return walk(value)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment in which a child process finds richstore and the sample classes."""
+    import richstore
+
+    paths = [HERE, str(Path(richstore.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a new Python process to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=child_environment(),
+    )
+
+
+@pytest.fixture
+def run_thread() -> Callable[[Callable[[], Any]], Any]:
+    """Return a function that runs another in a thread and returns or raises what it did."""
+
+    def run(function: Callable[[], Any], seconds: float = 10) -> Any:
+        result: list[Any] = []
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                result.append(function())
+            except BaseException as error:  # raised again in the caller's thread
+                failure.append(error)
+
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        assert not thread.is_alive(), "the thread did not finish"
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    return run
