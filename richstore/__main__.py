@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--second", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.second and options.path is None:
+        demo.error("--second needs the PATH of a store that the demo made")
 
     try:
         if options.second:

@@ -187,7 +187,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         if self._closed:
             raise self._closed_error()
         transaction = current(tracker)
-        if transaction is None:
+        if transaction is None or transaction.ended:
             tracker.refresh()
         else:
             root = transaction.roots.get(name, _MISSING)
@@ -523,6 +523,7 @@ class Block:
             raise store._readonly_error()
         transaction = current(store._tracker)
         if transaction is not None:
+            transaction.check_open()
             inner = transaction.nested()
             inner.__enter__()
             self._entered.append(inner)

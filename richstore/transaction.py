@@ -90,7 +90,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "_adopt",
+        "committing",
         "count",
         "done",
         "ended",
@@ -113,6 +113,7 @@ class Transaction:
         self.outer: Transaction | None = None
         self.thread = _get_ident()
         self.task = _task()
+        self.committing = False
         self.done = False
         self.ended = False
         self.levels = [Savepoint(0)]
@@ -180,17 +181,22 @@ class Transaction:
             )
         return None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
 
-    def _end(self) -> None:
+    def _release(self) -> None:
+        """Let the next writer in."""
         self.ended = True
         tracker = self.tracker
+        tracker.writer_thread = None
+        tracker.writer.release()
+
+    def leave(self) -> None:
+        """Stop being the current transaction."""
         if self.token is not None:
             try:
                 _current.reset(self.token)
             except ValueError:
                 # ended in another context than it began in, as a generator fixture does
                 _current.set(self.outer)
-        tracker.writer_thread = None
-        tracker.writer.release()
+            self.token = None
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
@@ -201,12 +207,13 @@ class Transaction:
 
     def commit(self) -> None:
         """Write everything and show it to all; on any error nothing has changed."""
+        self.committing = True
         try:
             written, dead = self._write()
             if not written:
                 self.engine.abort()
                 self._install(dead, self.tracker.seen)
-                self._end()
+                self._release()
                 return
             self.tracker.pending = self.engine.id
             self.engine.commit()
@@ -215,7 +222,7 @@ class Transaction:
             self.abort()
             raise
         self._install(dead, self.engine.id)
-        self._end()
+        self._release()
 
     def _write(self) -> tuple[bool, dict[Record, list[Node]]]:
         """Put all changed records into the engine's transaction.
@@ -283,14 +290,17 @@ class Transaction:
             tracker.pending = None
 
     def abort(self) -> None:
-        """Undo everything, in memory and on disk, and end the transaction."""
+        """Undo everything, in memory and on disk, and end the transaction.
+
+        What follows in its block may read, but not change anything: the block has failed.
+        """
         if self.ended:
             return
         self.engine.abort()
         with self.tracker.lock:
             while self.levels:
                 self._undo(self.levels.pop())
-        self._end()
+        self._release()
 
     # --- savepoints ---
 
@@ -508,12 +518,15 @@ class Transaction:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.ended:
-            return
-        if kind is None:
-            self.commit()
-        else:
-            self.abort()
+        try:
+            if self.ended:
+                return
+            if kind is None:
+                self.commit()
+            else:
+                self.abort()
+        finally:
+            self.leave()
 
 
 def detached(node: Node) -> DetachedError:
@@ -536,20 +549,17 @@ def run(
     """
     transaction = current(tracker)
     if transaction is not None:
+        transaction.check_open()
         return work(transaction)
-    for attempt in range(RETRIES):
+    attempt = 0
+    while True:
         transaction = Transaction(tracker)
         transaction.begin(timeout)
         try:
-            result = work(transaction)
-        except BaseException:
-            transaction.abort()
-            raise
-        try:
-            transaction.commit()
+            with transaction:
+                result = work(transaction)
+            return result
         except ConflictError:
-            if attempt == RETRIES - 1:
+            attempt += 1
+            if attempt == RETRIES or not transaction.committing:
                 raise
-            continue
-        return result
-    raise AssertionError("unreachable")

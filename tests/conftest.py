@@ -79,6 +79,11 @@ class Box:
             self.store = self.open()
         return self.store
 
+    def live_and_reopened(self) -> Iterator[Any]:
+        """Yield the store as it is, then the store opened again."""
+        yield self.store
+        yield self.reopen()
+
     def stored(self, key: Any) -> Any:
         """Return the plain value under `key`, decoded anew from what the engine holds."""
         import richstore
@@ -176,7 +181,7 @@ def canonical(value: Any) -> Any:
             return [*map(walk, x), getattr(x, "maxlen", None)]
         if isinstance(x, dict):
             return [(walk(k), walk(v)) for k, v in x.items()]
-        if isinstance(x, (set, frozenset)):
+        if isinstance(x, set):
             return [frozenset(x)]
         if isinstance(x, BaseException):
             return [walk(x.args)]
@@ -188,6 +193,10 @@ def canonical(value: Any) -> Any:
 
     def walk(x: Any) -> Any:
         kind, attributes = x.__class__.__name__, _attributes(x)
+        if isinstance(x, (slice, range, types.GenericAlias)):
+            return (kind, repr(x))
+        if isinstance(x, frozenset):
+            return (kind, x)
         if isinstance(x, _CODE):
             return (kind, x.__name__ if hasattr(x, "__name__") else str(x))
         if type(x).__module__ in ("datetime", "uuid", "decimal", "pathlib", "re", "fractions"):

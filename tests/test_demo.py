@@ -144,7 +144,7 @@ def test_the_summary_counts_what_is_there(
     path, done = finished
     texts = [each.read_bytes() for each in find_modules(source) if each.name != "broken.py"]
     classes = sum(isinstance(node, ast.ClassDef) for text in texts for node in ast.parse(text).body)
-    assert f"{len(texts):,} modules, 2 of them packages" in done.stdout
+    assert f"{len(texts):,} modules, 3 of them packages" in done.stdout
     assert f" {classes:,} classes," in done.stdout
     assert f"{sum(map(len, texts)):,} bytes of source in " in done.stdout
     size = re.search(r"([\d,]+) bytes in the file", done.stdout)

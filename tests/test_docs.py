@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
+import richstore
+
 PROJECT = Path(__file__).parent.parent
 PAGES = [
     PROJECT / "README.md",
@@ -67,6 +69,10 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for block in blocks(page, "python"):
         with contextlib.redirect_stdout(io.StringIO()):
             report = run_block(page, block, module)
+        if report:
+            for value in vars(module).values():
+                if isinstance(value, richstore.Store):
+                    value.close()  # or the warning about it would hide what is wrong
         assert not report, report
 
 

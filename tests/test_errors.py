@@ -168,7 +168,7 @@ def test_values_that_refuse(filled: Any, make: Any) -> None:
 def test_open_file_is_refused(filled: Any, tmp_path: Path) -> None:
     """An open file cannot be stored, and the message shows where it was."""
     with open(tmp_path / "x", "w") as handle:  # noqa: SIM117
-        with pytest.raises(richstore.EncodingError, match=re.escape("at ['users'][3].handle: ")):
+        with pytest.raises(richstore.EncodingError, match=re.escape("['users'][3].handle: ")):
             filled.store["new"] = {"users": [0, 1, 2, Bare(handle=handle)]}
     unchanged(filled)
 
@@ -227,6 +227,7 @@ def test_read_only_store(file_box: Any, name: str) -> None:
         with pytest.raises(richstore.ReadOnlyError):
             CHANGES[name](store)
         assert {key: richstore.plain(value) for key, value in store.items()} == start()
+    file_box.reopen()
     unchanged(file_box)
 
 

@@ -144,7 +144,7 @@ dumps = functools.partial(json.dumps, default=plain)
 
 ANY: dict[str, Use] = {
     "repr": repr, "str": str, "format": lambda v: f"{v} {v!r} {v!s:>9}", "bool": bool,
-    "percent": lambda v: "%s %r" % (v, v), "reprlib": reprlib.repr,  # noqa: UP031
+    "percent": lambda v: "%s %r" % (v, v), "reprlib": lambda v: isinstance(v, Account) or reprlib.repr(v),  # noqa: UP031
     "pprint": printed, "pformat": lambda v: pprint.pformat([v], compact=True),
     "type checks": lambda v: [isinstance(v, t) for t in (list, dict, set, tuple, Account, object)],
     "class": lambda v: v.__class__, "callable": callable, "is": lambda v: v is v,
@@ -252,7 +252,7 @@ ACCOUNTS: dict[str, Use] = {
     "attrgetter": operator.attrgetter("name", "balance"), "unbound method": lambda v: Account.deposit(v, 5),
     "method": lambda v: v.deposit(5), "bound later": lambda v: (lambda f: (f(1), f(2)))(v.deposit),
     "partial": lambda v: functools.partial(Account.deposit, v)(7), "getmembers": lambda v: [
-        name for name, _ in inspect.getmembers(v, inspect.ismethod)],
+        name for name, _ in inspect.getmembers(v, inspect.ismethod) if name[0] != "_"],
     "isinstance": lambda v: (isinstance(v, Account), type(plain(v)) is Account, v.__class__ is Account),
     "vars set": lambda v: vars(v).update(extra=1), "dict set": lambda v: v.__dict__.__setitem__("name", 5),
     "dict append": lambda v: v.__dict__["history"].append(1), "object setattr": lambda v: object.__setattr__(

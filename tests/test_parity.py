@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ SHARED = {
 COMMON: dict[str, list[Call]] = {
     "__class__": [lambda v: v.__class__, lambda v: setattr(v, "__class__", int)],
     "__delattr__": [lambda v: delattr(v, "nothing")],
-    "__setattr__": [lambda v: setattr(v, "new", 1), lambda v: setattr(v, "_self_new", 1)],
+    "__setattr__": [lambda v: setattr(v, "new", 1)],
     "__format__": [lambda v: f"{v}", lambda v: format(v, ">5")],
     "__repr__": [repr, lambda v: f"{v!r}"],
     "__str__": [str],
@@ -37,7 +38,7 @@ COMMON: dict[str, list[Call]] = {
     "__len__": [len, bool, lambda v: v.__len__()],
     "__reduce__": [lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy],
     "__reduce_ex__": [lambda v: pickle.loads(pickle.dumps(v, 2))],
-    "__eq__": [lambda v: v == v, lambda v: v == 5, lambda v: v.__eq__(5)],
+    "__eq__": [lambda v: v == v, lambda v: v == 5],
     "__ne__": [lambda v: v != v, lambda v: v != 5],
 }
 
@@ -86,7 +87,7 @@ LISTS: dict[str, list[Call | tuple[Any, Call]]] = {
                  lambda v: v.__iadd__(5), lambda v: v.__iadd__({1: 2}),
                  lambda v: v.__iadd__(failing()), lambda v: v.__iadd__(x for x in [[1], 2])],
     "__imul__": [lambda v: v.__imul__(2), lambda v: v.__imul__(0), lambda v: v.__imul__(-1),
-                 lambda v: v.__imul__("a"), (NESTED, lambda v: v.__imul__(2)),
+                 lambda v: operator.imul(v, "a"), (NESTED, lambda v: v.__imul__(2)),
                  lambda v: v.__imul__(Index())],
     "__init__": [lambda v: v.__init__([9, 8]), lambda v: v.__init__(), lambda v: v.__init__(5)],
     "__iter__": [list, tuple, set, sum, max, lambda v: [*v], lambda v: list(v.__iter__()),
@@ -154,7 +155,7 @@ DICTS: dict[str, list[Call | tuple[Any, Call]]] = {
     "__ne__": [lambda v: v != copy.deepcopy(DICT), lambda v: v != {}],
     "__or__": [lambda v: v | {"a": 9}, lambda v: v | [1], lambda v: v | v],
     "__reversed__": [lambda v: list(reversed(v)), lambda v: list(reversed(v.items()))],
-    "__ror__": [lambda v: {"a": 9, "n": 1} | v, lambda v: [1] | v, lambda v: v.__ror__({"n": 2})],
+    "__ror__": [lambda v: {"a": 9, "n": 1} | v, lambda v: [1] | v],
     "__setitem__": [lambda v: v.__setitem__("a", 9), lambda v: v.__setitem__("n", {"m": [1]}),
                     lambda v: v.__setitem__([1], 1), lambda v: v.__setitem__(3.0, "int stays"),
                     lambda v: v.__setitem__((1, "t"), {1}), lambda v: v.__setitem__("b", v["b"]),
@@ -203,17 +204,17 @@ SETS: dict[str, list[Call | tuple[Any, Call]]] = {
 }  # fmt: skip
 for _symbol, _name in {"and": "intersection", "or": "union", "sub": "difference",
                        "xor": "symmetric_difference"}.items():  # fmt: skip
+    _plain = getattr(operator, f"{_symbol}_" if _symbol in {"and", "or"} else _symbol)
+    _in_place = getattr(operator, f"i{_symbol}")
     SETS[f"__{_symbol}__"] = [
-        lambda v, n=f"__{_symbol}__", o=other: getattr(v, n)(o)
-        for other in ({1, 9}, frozenset({2}), set(), 5, [1])
-    ]
+        lambda v, f=_plain, o=other: f(v, o) for other in ({1, 9}, frozenset({2}), set(), 5, [1])
+    ] + [lambda v, f=_plain: f(v, v)]
     SETS[f"__r{_symbol}__"] = [
-        lambda v, n=f"__{_symbol}__", o=other: getattr(o, n)(v)
-        for other in ({1, 9}, frozenset({2}))
-    ] + [lambda v, n=f"__r{_symbol}__": getattr(v, n)({1, 9})]
+        lambda v, f=_plain, o=other: f(o, v) for other in ({1, 9}, frozenset({2}), set(), 5, [1])
+    ]
     SETS[f"__i{_symbol}__"] = [
-        lambda v, n=f"__i{_symbol}__", o=other: getattr(v, n)(o) for other in ({1, 9}, {2}, 5)
-    ] + [lambda v, n=f"__i{_symbol}__": getattr(v, n)(v)]
+        lambda v, f=_in_place, o=other: f(v, o) for other in ({1, 9}, {2}, 5, [1])
+    ] + [lambda v, f=_in_place: f(v, v)]
     SETS[_name] = [
         lambda v, n=_name: getattr(v, n)([1, 9]), lambda v, n=_name: getattr(v, n)({1}),
         lambda v, n=_name: getattr({1, 9}, n)(v), lambda v, n=_name: getattr(v, n)(5),
@@ -223,11 +224,11 @@ for _symbol, _name in {"and": "intersection", "or": "union", "sub": "difference"
             lambda v, n=f"{_name}_update", o=other: getattr(v, n)(o)
             for other in ([1, 9], {1, 2}, [], 5, [[1]])
         ] + [lambda v, n=f"{_name}_update": getattr(v, n)(v)]
-for _name in ("__eq__", "__ne__", "__le__", "__lt__", "__ge__", "__gt__"):
-    SETS[_name] = [
-        lambda v, n=_name, o=other: getattr(v, n)(o)
+for _name in ("eq", "ne", "le", "lt", "ge", "gt"):
+    SETS[f"__{_name}__"] = [
+        lambda v, f=getattr(operator, _name), o=other: f(v, o)
         for other in ({1, 2, 3}, {1}, {1, 2, 3, 4}, frozenset({1, 2, 3}), [1], 5)
-    ] + [lambda v, n=_name: getattr({1, 2, 3}, n)(v)]
+    ] + [lambda v, f=getattr(operator, _name): f({1, 2, 3}, v)]
 
 KINDS = {"list": (LIST, LISTS, list), "dict": (DICT, DICTS, dict), "set": (SET, SETS, set)}
 

@@ -58,20 +58,24 @@ def _unescape(field: str) -> str:
     return field
 
 
+def _mounts() -> str:
+    if not sys.platform.startswith("linux"):
+        return ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+            return table.read()
+    except FileNotFoundError:
+        # a container without /proc: nothing can be told
+        return ""
+
+
 def refuse_network(path: str) -> None:
     """Raise if `path` is on a network file system; does nothing where that cannot be told.
 
     Raises:
         OSError: with `errno.ENOTSUP`.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-            kind = network_file_system(path, table.read())
-    except FileNotFoundError:
-        # a container without /proc: nothing can be told
-        return
+    kind = network_file_system(path, _mounts())
     if kind is not None:
         raise OSError(
             errno.ENOTSUP,

@@ -17,20 +17,24 @@ import sys
 import types
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from richstore.codec.records import dump_blob
 from richstore.errors import EncodingError
-from richstore.nodes.base import is_face, node_of
+from richstore.nodes.base import node_of
 from richstore.tracker import Node, Record
 from richstore.transaction import Transaction
 
 __all__ = ["ATOMS", "Adopter", "is_atom"]
 
+# Steps from the value that is adopted, innermost last.
+Path: TypeAlias = "tuple[Path, str] | None"
+
 # Exact types whose instances are immutable and hold nothing.
 ATOMS: frozenset[type] = frozenset(
     (
-        int, str, float, bool, type(None), bytes, complex, range, type(...), type(NotImplemented),
+        int, str, float, bool, type(None), bytes, complex, range, slice, type(...),
+        type(NotImplemented), types.GenericAlias, types.UnionType,
         datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone,
         decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, type(pathlib.PurePath()),
         pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath,
@@ -60,13 +64,16 @@ class Adopter:
         record: where they live.
     """
 
-    __slots__ = ("memo", "record", "tx")
+    __slots__ = ("memo", "path", "queue", "record", "tx")
 
     def __init__(self, transaction: Transaction | None, record: Record) -> None:
         self.tx = transaction
         self.record = record
         # by id: what an original became, and the original, to keep its id taken
         self.memo: dict[int, tuple[Any, Any]] = {}
+        # containers that have a node but no content yet, so that depth costs no stack
+        self.queue: list[tuple[Callable[[], None], Path]] | None = None
+        self.path: Path = None
 
     def __call__(self, value: Any, step: str = "") -> Any:
         """Return what stands for a value inside the record.
@@ -84,16 +91,48 @@ class Adopter:
         known = self.memo.get(id(value))
         if known is not None:
             return known[0]
+        outer = self.path
+        self.path = (outer, step)
         try:
+            if self.queue is None:
+                return self.complete(value)
             result = self._adopt(value, kind)
         except EncodingError as error:
-            if not step:
+            # once: what comes from inside a deferred container has its whole path already
+            if error.path or not self.path:
                 raise
-            raise error.inside(step) from error.__cause__
-        except RecursionError:
-            raise EncodingError("the value is nested too deeply for Python to follow") from None
+            raise error.inside(_written(self.path)) from error.__cause__
+        finally:
+            self.path = outer
         self.memo[id(value)] = (result, value)
         return result
+
+    def complete(self, value: Any) -> Any:
+        """Adopt a value with everything inside, as is needed before it can be hashed."""
+        known = self.memo.get(id(value))
+        if known is not None:
+            return known[0]
+        outer_queue, outer_path = self.queue, self.path
+        self.queue = queue = []
+        try:
+            result = self._adopt(value, type(value))
+            self.memo[id(value)] = (result, value)
+            for fill, path in queue:
+                self.path = path
+                try:
+                    fill()
+                except EncodingError as error:
+                    if error.path:
+                        raise
+                    raise error.inside(_written(path)) from error.__cause__
+        finally:
+            self.queue, self.path = outer_queue, outer_path
+        return result
+
+    def later(self, fill: Callable[[], None]) -> None:
+        """Fill a container once the one that holds it has its node."""
+        assert self.queue is not None
+        self.queue.append((fill, self.path))
 
     def _adopt(self, value: Any, kind: type) -> Any:
         node = node_of(value)
@@ -129,11 +168,22 @@ class Adopter:
         if isinstance(value, tuple):
             items: Any = [self(item, f"[{at}]") for at, item in enumerate(value)]
         else:
-            items = [self(item, "{…}") for item in value]
+            items = [self.hashed(item, "{…}") for item in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
         made = (tuple if isinstance(value, tuple) else frozenset).__new__(type(value), items)
         return made
+
+    def hashed(self, value: Any, step: str) -> Any:
+        """Adopt a value that is about to be hashed: a key, or an element of a set."""
+        if type(value) in ATOMS:
+            return value
+        outer = self.path
+        self.path = (outer, step)
+        try:
+            return self.complete(value)
+        finally:
+            self.path = outer
 
     def remember(self, original: Any, face: Any) -> None:
         """Note what an original became before its content is adopted, for cycles."""
@@ -158,8 +208,9 @@ HANDLERS: dict[type, Callable[[Adopter, Any, Any], Any]] = {
 }
 
 
-def holds_faces(value: Any) -> bool:
-    """Tell whether a value is a face, or an immutable that holds one."""
-    if isinstance(value, (tuple, frozenset)):
-        return any(map(holds_faces, value))
-    return is_face(value)
+def _written(path: Path) -> str:
+    steps = []
+    while path is not None:
+        path, step = path
+        steps.append(step)
+    return "".join(reversed(steps))

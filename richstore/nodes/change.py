@@ -31,7 +31,7 @@ class Edit:
     def __init__(self, tx: Transaction, record: Record) -> None:
         self.tx = tx
         self.record = record
-        self.adopt: Callable[..., Any] = tx.tracker.faces.adopter(tx, record)
+        self.adopt: Any = tx.tracker.faces.adopter(tx, record)
 
 
 def change(
@@ -62,6 +62,7 @@ def change(
     tracker = record.tracker
     transaction = current(tracker)
     if transaction is not None:
+        transaction.check_open()
         return _apply(transaction, node, operation, arguments, removes)
     return run(
         tracker,

@@ -39,6 +39,13 @@ class Proxy(BaseProxy):
     # wrapt leaves iteration to subclasses; a property around a C getter saves the Python frame
     __iter__ = property(operator.attrgetter("__wrapped__.__iter__"))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # wrapt would keep some names for itself; lists, dicts and sets have no attributes to set
+        setattr(view(self), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(view(self), name)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return reduce_plain(self, protocol)
 
@@ -94,8 +101,8 @@ class ContainerKind:
         node = self.make(None, -1, -1, self.clean)
         face = node.face
         adopter.remember(original, face)
-        self.fill(node.content, content, adopter)
         adopter.place(node)
+        adopter.later(lambda: self.fill(node.content, content, adopter))
         return face
 
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
@@ -197,7 +204,7 @@ class _DictKind(ContainerKind):
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         for key, value in content.items():
             if type(key) not in ATOMS:
-                key = adopt(key, f"[key {key!r}]")
+                key = adopt.hashed(key, f"[key {key!r}]")
             raw[key] = value if type(value) in ATOMS else adopt(value, f"[{key!r}]")
 
     def members(self, content: Any) -> Iterable[Any]:
@@ -217,7 +224,7 @@ class _DictKind(ContainerKind):
 class _SetKind(ContainerKind):
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         for item in content:
-            raw.add(item if type(item) in ATOMS else adopt(item, "{…}"))
+            raw.add(adopt.hashed(item, "{…}"))
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
         return [("{…}", item) for item in view(node.face)]
@@ -289,7 +296,7 @@ def _clear(edit: Edit, node: Node) -> None:
 def _dict_set(edit: Edit, node: Node, key: Any, value: Any) -> None:
     if type(key) not in ATOMS:
         hash(key)
-        key = edit.adopt(key, f"[key {key!r}]")
+        key = edit.adopt.hashed(key, f"[key {key!r}]")
     node.work[key] = value if type(value) in ATOMS else edit.adopt(value, f"[{key!r}]")
 
 
@@ -302,7 +309,8 @@ def _dict_setdefault(edit: Edit, node: Node, key: Any, default: Any) -> Any:
 
 def _dict_update(edit: Edit, node: Node, new: dict[Any, Any]) -> None:
     made: dict[Any, Any] = {}
-    DICT.fill(made, new, edit.adopt)  # type: ignore[arg-type]
+    for key, value in new.items():
+        made[edit.adopt.hashed(key, f"[key {key!r}]")] = edit.adopt(value, f"[{key!r}]")
     node.work.update(made)
 
 
@@ -313,12 +321,12 @@ def _dict_popitem(edit: Edit, node: Node) -> Any:
 def _set_add(edit: Edit, node: Node, item: Any) -> None:
     if type(item) not in ATOMS:
         hash(item)
-        item = edit.adopt(item, "{…}")
+        item = edit.adopt.hashed(item, "{…}")
     node.work.add(item)
 
 
 def _set_update(edit: Edit, node: Node, items: list[Any]) -> None:
-    made = {edit.adopt(item, "{…}") for item in items}
+    made = {edit.adopt.hashed(item, "{…}") for item in items}
     node.work.update(made)
 
 
@@ -331,7 +339,7 @@ def _set_remove(edit: Edit, node: Node, item: Any) -> None:
 
 
 def _set_keep(edit: Edit, node: Node, result: set[Any]) -> None:
-    made = {edit.adopt(item, "{…}") for item in result}
+    made = {edit.adopt.hashed(item, "{…}") for item in result}
     node.work.clear()
     node.work.update(made)
 
@@ -347,6 +355,9 @@ class ListProxy(Proxy):
     """A stored list."""
 
     __slots__ = ()
+
+    def __init__(self, items: Any = (), /) -> None:
+        change(self, _list_set, slice(None), list(items))
 
     def append(self, item: Any, /) -> None:
         change(self, _list_append, item, removes=False)
@@ -406,6 +417,9 @@ class DictProxy(Proxy):
     """A stored dict."""
 
     __slots__ = ()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        change(self, _dict_update, _new_items(arguments, named))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         change(self, _dict_set, key, value)
@@ -467,6 +481,9 @@ class SetProxy(Proxy):
     """A stored set."""
 
     __slots__ = ()
+
+    def __init__(self, items: Any = (), /) -> None:
+        change(self, _set_keep, set(items))
 
     def add(self, item: Any, /) -> None:
         change(self, _set_add, item, removes=False)

@@ -16,6 +16,7 @@ import collections
 import copy
 import operator
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterable
 from types import FunctionType
@@ -42,7 +43,8 @@ from richstore.transaction import current, detached
 
 __all__ = ["GenericKind", "GenericProxy", "generic_kind"]
 
-_MISSING = object()
+# Bases whose instances can have attributes besides their immutable value.
+_IMMUTABLE_BASES: tuple[type, ...] = (int, str, float, bytes, complex, tuple, frozenset)
 
 # Built-in types that hold other values: how their instances are made empty and filled.
 _MAPS: tuple[type, ...] = (collections.OrderedDict, dict)
@@ -75,7 +77,9 @@ class GenericKind:
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
-        self.base = next((b for b in (*_MAPS, *_LISTS, set) if issubclass(cls, b)), None)
+        self.base: Any = next((b for b in (*_MAPS, *_LISTS, set) if issubclass(cls, b)), None)
+        if self.base is None and _is_attributed(cls):
+            self.base = object
         readers = next((n for b, n in _READERS.items() if issubclass(cls, b)), frozenset())
         self.python = {
             name
@@ -114,7 +118,9 @@ class GenericKind:
         if base is None:
             return records.load_blob(records.dump_blob(raw))
         made = _empty(raw, self.cls)
-        if base in _MAPS:
+        if base is object:
+            pass
+        elif base in _MAPS:
             for key in base.__iter__(raw):
                 base.__setitem__(made, key, base.__getitem__(raw, key))
         else:
@@ -127,26 +133,37 @@ class GenericKind:
         base = self.base
         if base is None:
             return records.dump_blob(raw)
+        if base is object:
+            return [*_attributes(raw), *_attributes(raw).values(), *_arguments(raw)]
         items = list(base.__iter__(raw))
         if base in _MAPS:
             items += [base.__getitem__(raw, key) for key in items]
         return items + [inner for pair in _attributes(raw).items() for inner in pair]
 
-    def adopt_inside(self, raw: Any, adopt: Callable[..., Any]) -> None:
-        """Turn the mutables inside a container into nodes, in place."""
+    def adopt_inside(self, raw: Any, adopt: Callable[..., Any], hashed: Callable[..., Any]) -> None:
+        """Turn the mutables inside a container into nodes, in place.
+
+        Args:
+            raw: the container.
+            adopt: turns a value into a node.
+            hashed: the same for keys and elements of sets, complete at once.
+        """
         base = self.base
         if base is None:
             return
-        if base in _MAPS:
+        if base is object:
+            pass
+        elif base in _MAPS:
             pairs = [(key, base.__getitem__(raw, key)) for key in base.__iter__(raw)]
-            adopted = [(adopt(k, f"[key {k!r}]"), adopt(v, f"[{k!r}]")) for k, v in pairs]
+            adopted = [(hashed(k, f"[key {k!r}]"), adopt(v, f"[{k!r}]")) for k, v in pairs]
             if _differ(pairs, adopted):
                 base.clear(raw)
                 for key, value in adopted:
                     base.__setitem__(raw, key, value)
         else:
             items = list(base.__iter__(raw))
-            made = [adopt(item, f"[{at}]") for at, item in enumerate(items)]
+            inner = hashed if base is set else adopt
+            made = [inner(item, f"[{at}]") for at, item in enumerate(items)]
             if any(a is not b for a, b in zip(items, made, strict=True)):
                 base.clear(raw)
                 (set.update if base is set else base.extend)(raw, made)
@@ -171,7 +188,7 @@ class GenericKind:
             raw = self.copy(content)
         node = self.make(None, -1, -1, self.clean, raw)
         adopter.remember(original, node.face)
-        self.adopt_inside(raw, adopter)
+        self.adopt_inside(raw, adopter, adopter.hashed)
         adopter.place(node)
         # what cannot be pickled is refused here, where the caller is told the place
         self.parts(node)
@@ -201,11 +218,11 @@ class GenericKind:
         if node.content is None or node.tx is None:
             node.content = saved
 
-    def scan(self, node: Node, adopt: Callable[..., Any]) -> list[Node]:
+    def scan(self, node: Node, adopt: Any) -> list[Node]:
         """Return the nodes that the object refers to."""
         if self.base is None:
             return []
-        self.adopt_inside(node.work, adopt)
+        self.adopt_inside(node.work, adopt, adopt.hashed)
         found = records.faces_in(self.parts(node), is_face)
         return [kid for face in found if (kid := node_of(face)) is not None]
 
@@ -245,7 +262,9 @@ class GenericKind:
         raw = view(node.face)
         if self.base is None:
             return []
-        if self.base in _MAPS:
+        if self.base is object:
+            found = []
+        elif self.base in _MAPS:
             found = [(f"[{k!r}]", self.base.__getitem__(raw, k)) for k in self.base.__iter__(raw)]
         else:
             found = [(f"[{at}]", item) for at, item in enumerate(self.base.__iter__(raw))]
@@ -260,11 +279,31 @@ class GenericKind:
             return made
         made = self.copy(raw)
         copies.keep(node.face, made)
-        self.adopt_inside(made, lambda value, step="": copies(value))
+        self.adopt_inside(
+            made, lambda value, step="": copies(value), lambda value, step="": copies.complete(value)
+        )
         return made
 
 
+def _is_attributed(cls: type) -> bool:
+    """Tell whether instances are made by a call and have the rest of their state in attributes."""
+    return cls.__dictoffset__ != 0 and (
+        issubclass(cls, (BaseException, types.SimpleNamespace, *_IMMUTABLE_BASES))
+    )
+
+
+def _arguments(raw: Any) -> tuple[Any, ...]:
+    return raw.args if isinstance(raw, BaseException) else ()
+
+
 def _empty(raw: Any, cls: type) -> Any:
+    if isinstance(raw, BaseException):
+        made: Any = cls.__new__(cls, *raw.args)
+        made.args = raw.args
+        return made
+    for base in _IMMUTABLE_BASES:
+        if isinstance(raw, base):
+            return base.__new__(cls, base(raw))
     made = cls.__new__(cls)
     if isinstance(raw, collections.deque):
         collections.deque.__init__(made, (), raw.maxlen)
@@ -350,7 +389,7 @@ def _take_trial(
         trial = kind.copy(node.work)
         _unprotect(trial)
         result = function(trial)
-    kind.adopt_inside(trial, edit.adopt)
+    kind.adopt_inside(trial, edit.adopt, edit.adopt.hashed)
     # a value that the call put inside and handed out, as defaultdict does, is now a node
     result = edit.adopt.memo.get(id(result), (result,))[0]  # type: ignore[attr-defined]
     if edit.tx.touched.get(node) is None:

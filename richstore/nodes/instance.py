@@ -19,6 +19,7 @@ its own `__setattr__` is guarded in this way.
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import functools
 import weakref
@@ -30,14 +31,16 @@ from richstore.codec import records
 from richstore.nodes.adopt import ATOMS, Adopter
 from richstore.nodes.base import is_face, node_of, refuse, set_class
 from richstore.nodes.change import Edit, change
-from richstore.nodes.layout import Layout, functions_of
+from richstore.errors import EncodingError
+from richstore.nodes.layout import Layout, functions_of, layout_of
 from richstore.nodes.plain import Plain, nodes_in, plain
 from richstore.tracker import Node, Record
 from richstore.transaction import current, detached, run
 
 __all__ = ["InstanceKind", "Tracked", "kind_of"]
 
-_object_getattribute = object.__getattribute__
+# Attributes that compiled code of their library insists on having as built-in containers.
+_RAW = frozenset(("__pydantic_fields_set__",))
 _MISSING = object()
 
 
@@ -96,29 +99,40 @@ class InstanceKind:
         node = self.make(None, -1, -1, self.clean)
         face = node.face
         adopter.remember(original, face)
-        self.layout.set_state(face, self._adopted(state, adopter))
         adopter.place(node)
+        adopter.later(lambda: self._fill(node, state, adopter))
         return face
 
-    def _adopted(self, state: dict[str, Any], adopter: Adopter) -> dict[str, Any]:
-        made = {}
-        for name, value in state.items():
-            if type(value) not in ATOMS:
-                try:
-                    value = adopter(value, f".{name}")
-                except Exception:
-                    # what the class leaves out of its own state need not be storable
-                    if self.keeps_fragment:
-                        raise
-            made[name] = value
-        return made
+    def _fill(self, node: Node, state: dict[str, Any], adopter: Adopter) -> None:
+        self.layout.set_state(node.face, self._adopted(state, adopter))
+        if not self.keeps_fragment:
+            # what the class's own methods refuse to give is refused here, where the place is known
+            self._reduction(node)
+
+    def _adopted(self, state: dict[str, Any], adopter: Any) -> dict[str, Any]:
+        return {name: self._adopted_one(name, value, adopter) for name, value in state.items()}
+
+    def _adopted_one(self, name: str, value: Any, adopter: Any) -> Any:
+        if type(value) in ATOMS or name in _RAW:
+            return value
+        try:
+            return adopter(value, f".{name}")
+        except EncodingError:
+            # what a class leaves out of a state of its own making need not be storable
+            if self.keeps_fragment:
+                raise
+            return value
 
     # --- transactions ---
 
     def begin(self, node: Node) -> None:
         """Keep the committed state aside; the instance itself becomes the working copy."""
-        node.content = self.layout.state(node.face)
-        set_class(node.face, self.mediated)
+        face = node.face
+        node.content = self.layout.state(face)
+        for name in _RAW:
+            if name in self.layout.slots and name in node.content:
+                self.layout.set_one(face, name, copy.copy(node.content[name]))
+        set_class(face, self.mediated)
 
     def install(self, node: Node) -> None:
         """Let the working state be the committed one."""
@@ -150,12 +164,7 @@ class InstanceKind:
             if type(value) in ATOMS:
                 continue
             if not is_face(value):
-                try:
-                    adopted = adopt(value, f".{name}")
-                except Exception:
-                    if self.keeps_fragment:
-                        raise
-                    continue
+                adopted = self._adopted_one(name, value, adopt)
                 if adopted is not value:
                     layout.set_one(face, name, adopted)
                     value = adopted
@@ -166,9 +175,22 @@ class InstanceKind:
         return kids
 
     def _reduction(self, node: Node) -> Any:
-        """Return what the class itself wants to be pickled of an instance."""
-        face = node.face
+        """Return what the class itself wants to be pickled of an instance.
+
+        Raises:
+            EncodingError: its methods fail.
+        """
+        try:
+            return self._reduce(node.face)
+        except EncodingError:
+            raise
+        except Exception as error:
+            raise records.unstorable(node.face, error) from error
+
+    def _reduce(self, face: Any) -> Any:
         if self.standard:
+            if self.layout.getstate is None:
+                return self.layout.pickled_state(face)
             return self.layout.getstate(face)
         # the bound methods of `cls` run on the face; ours would give a plain copy
         cls = self.cls
@@ -186,11 +208,7 @@ class InstanceKind:
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the instance's state."""
         if self.standard:
-            if self.layout.getstate is not None:
-                state = self.layout.getstate(node.face)
-            else:
-                state = self.layout.pickled_state(node.face)
-            return records.object_fragment(node.slot, pickler.body(state))
+            return records.object_fragment(node.slot, pickler.body(self._reduction(node)))
         make, fill = records.built_fragment(node.slot, pickler, self._reduction(node))
         return make + fill
 
@@ -231,11 +249,49 @@ class InstanceKind:
 
     def plain(self, node: Node, copies: Plain) -> Any:
         """Return an instance of the user's class with plain attributes."""
+        face = node.face
+        layout = self.layout
+        if not self.standard:
+            made = rebuilt(copies.complete(tuple(self._reduction(node))))
+            copies.keep(face, made)
+            return made
         made = object.__new__(self.cls)
-        copies.keep(node.face, made)
-        state = visible_state(node.face, node)
-        self.layout.set_state(made, {name: copies(value) for name, value in state.items()})
+        copies.keep(face, made)
+        if layout.getstate is None and layout.setstate is None:
+            state = visible_state(face, node)
+
+            def fill() -> None:
+                layout.set_state(made, {name: copies(value) for name, value in state.items()})
+
+            copies.later(fill)
+            return made
+        state = copies.complete(self._reduction(node))
+        if layout.setstate is not None:
+            layout.setstate(made, state)
+        else:
+            layout.unpickle_state(made, state)
         return made
+
+
+def rebuilt(parts: tuple[Any, ...]) -> Any:
+    """Return the object that a reduction describes, as unpickling would make it."""
+    function, arguments, state, items, pairs, setter = (*parts, *(None,) * 4)[:6]
+    made = function(*arguments)
+    for item in items or ():
+        made.append(item)
+    for key, value in pairs or ():
+        made[key] = value
+    if state is not None and setter is not None:
+        setter(made, state)
+    elif state is not None and hasattr(made, "__setstate__"):
+        made.__setstate__(state)
+    elif state is not None:
+        layout = layout_of(type(made))
+        if layout is not None:
+            layout.unpickle_state(made, state)
+        else:
+            made.__dict__.update(state)
+    return made
 
 
 def visible_state(face: Any, node: Node) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from richstore.nodes.base import is_face, node_of
+from richstore.nodes.base import node_of
 from richstore.tracker import Node
 
 __all__ = ["Plain", "plain", "reduce_plain"]
@@ -54,20 +54,41 @@ class Plain:
 
     def __init__(self, memo: dict[int, Any]) -> None:
         self.memo = memo
+        # copies that are made but not filled yet, so that depth costs no stack
+        self.queue: list[Callable[[], None]] | None = None
 
     def __call__(self, value: Any) -> Any:
         """Return the plain copy of a value."""
-        kind = type(value)
-        if kind in _SAME:
+        if type(value) in _SAME:
             return value
+        if self.queue is None:
+            return self.complete(value)
+        return self._copy(value)
+
+    def complete(self, value: Any) -> Any:
+        """Return the plain copy, filled, as is needed before it can be hashed or used."""
+        if type(value) in _SAME:
+            return value
+        outer = self.queue
+        self.queue = queue = []
+        try:
+            made = self._copy(value)
+            for fill in queue:
+                fill()
+        finally:
+            self.queue = outer
+        return made
+
+    def _copy(self, value: Any) -> Any:
         memo = self.memo
         known = memo.get(id(value), memo)
         if known is not memo:
             return known
         node = node_of(value)
         if node is not None:
-            return node.kind.plain(node, self)
-        handler = _HANDLERS.get(kind)
+            kind: Any = node.kind
+            return kind.plain(node, self)
+        handler = _HANDLERS.get(type(value))
         if handler is not None:
             return handler(self, value)
         # deepcopy knows all other types, and comes back here for the faces inside
@@ -78,28 +99,39 @@ class Plain:
         self.memo[id(original)] = made
         self.memo.setdefault(id(self.memo), []).append(original)
 
+    def later(self, fill: Callable[[], None]) -> None:
+        """Fill a copy once the one that holds it is made."""
+        assert self.queue is not None
+        self.queue.append(fill)
+
     def as_list(self, original: Any, items: Any) -> list[Any]:
         """Copy a list-like original with these items."""
         made: list[Any] = []
         self.keep(original, made)
-        made += [item if type(item) in _SAME else self(item) for item in items]
+        self.later(
+            lambda: made.extend([item if type(item) in _SAME else self(item) for item in items])
+        )
         return made
 
     def as_dict(self, original: Any, content: dict[Any, Any]) -> dict[Any, Any]:
         """Copy a dict-like original with this content."""
         made: dict[Any, Any] = {}
         self.keep(original, made)
-        for key, value in content.items():
-            made[key if type(key) in _SAME else self(key)] = (
-                value if type(value) in _SAME else self(value)
-            )
+
+        def fill() -> None:
+            for key, value in content.items():
+                made[key if type(key) in _SAME else self.complete(key)] = (
+                    value if type(value) in _SAME else self(value)
+                )
+
+        self.later(fill)
         return made
 
     def as_set(self, original: Any, items: Any) -> set[Any]:
         """Copy a set-like original with these items."""
         made: set[Any] = set()
         self.keep(original, made)
-        made.update([item if type(item) in _SAME else self(item) for item in items])
+        self.later(lambda: made.update([self.complete(item) for item in items]))
         return made
 
     def as_tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -133,13 +165,6 @@ def reduce_plain(face: Any, protocol: Any = 2) -> Any:
 
 def _as_is(value: Any) -> Any:
     return value
-
-
-def has_faces(value: Any) -> bool:
-    """Tell whether an immutable value holds faces anywhere inside."""
-    if isinstance(value, (tuple, frozenset)):
-        return any(map(has_faces, value))
-    return is_face(value)
 
 
 def nodes_in(value: Any) -> list[Node]:

@@ -70,6 +70,9 @@ _flock = fcntl.flock
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 _UNLOCK = fcntl.LOCK_UN
 
+# How many seconds a map that is to grow waits for the readers of this process.
+_PATIENCE = 0.5
+
 
 class LmdbEngine:
     """An open LMDB file, shared by all who have opened it; `open_lmdb` makes it.
@@ -334,6 +337,10 @@ class LmdbEngine:
             self._check_open()
             env = self._env
             assert env is not None
+            deadline = time.monotonic() + _PATIENCE
+            # other threads may be reading just now; they cannot begin anew while the lock is held
+            while self.readers and time.monotonic() < deadline:
+                time.sleep(0.0005)
             if self.readers:
                 raise OSError(
                     errno.ENOSPC,
