@@ -467,7 +467,7 @@ class Store(Reading, MutableMapping[Any, Any]):
                 return
             transaction = current(self._tracker)
             if transaction is not None and not transaction.ended:
-                transaction.abort()
+                transaction.undo()
             self._closed = True
             _open_stores.pop(id(self), None)
             for snapshot in list(self._snapshots.values()):

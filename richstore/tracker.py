@@ -398,9 +398,6 @@ class Tracker:
             return node.face
 
         value = records.decode(parts, containers, wrap)
-        for node in nodes.values():
-            faces.loaded(node)
-            node.fragment = node.kids = None
         for slot, gone in old.items():
             if nodes.get(slot) is not gone:
                 gone.record = None
@@ -411,6 +408,10 @@ class Tracker:
         record.free = [slot for slot in range(max(nodes, default=-1)) if slot not in nodes]
         record.next_uid = parts.next_uid
         record.stored_key = parts.key
+        # last, since what a class's own __setstate__ made is admitted to the record here
+        for node in list(nodes.values()):
+            faces.loaded(node)
+            node.fragment = node.kids = None
         record.stale = False
         record.size = size
 

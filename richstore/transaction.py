@@ -219,7 +219,7 @@ class Transaction:
             self.engine.commit()
         except BaseException:
             self.tracker.pending = None
-            self.abort()
+            self.undo()
             raise
         self._install(dead, self.engine.id)
         self._release()
@@ -293,7 +293,15 @@ class Transaction:
         """Undo everything, in memory and on disk, and end the transaction.
 
         What follows in its block may read, but not change anything: the block has failed.
+
+        Raises:
+            ClosedError: it has ended already.
         """
+        self.check_open()
+        self.undo()
+
+    def undo(self) -> None:
+        """Undo everything and end; do nothing when it has ended."""
         if self.ended:
             return
         self.engine.abort()
@@ -524,7 +532,7 @@ class Transaction:
             if kind is None:
                 self.commit()
             else:
-                self.abort()
+                self.undo()
         finally:
             self.leave()
 

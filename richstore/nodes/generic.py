@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import array
 import collections
-import copy
 import operator
 import sys
-import types
 import weakref
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
-from richstore.codec import records
+from richstore.codec import containers, records
 from richstore.errors import EncodingError, ReadOnlyError
 from richstore.nodes.adopt import ATOMS, Adopter, is_atom
 from richstore.nodes.base import (
@@ -42,13 +40,6 @@ from richstore.tracker import Node, Record
 from richstore.transaction import current, detached
 
 __all__ = ["GenericKind", "GenericProxy", "generic_kind"]
-
-# Bases whose instances can have attributes besides their immutable value.
-_IMMUTABLE_BASES: tuple[type, ...] = (int, str, float, bytes, complex, tuple, frozenset)
-
-# Built-in types that hold other values: how their instances are made empty and filled.
-_MAPS: tuple[type, ...] = (collections.OrderedDict, dict)
-_LISTS: tuple[type, ...] = (list, collections.deque)
 
 # Methods that are known not to change anything; they run on the content itself.
 _READERS: dict[type, frozenset[str]] = {
@@ -77,9 +68,7 @@ class GenericKind:
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
-        self.base: Any = next((b for b in (*_MAPS, *_LISTS, set) if issubclass(cls, b)), None)
-        if self.base is None and _is_attributed(cls):
-            self.base = object
+        self.base = containers.base_of(cls)
         readers = next((n for b, n in _READERS.items() if issubclass(cls, b)), frozenset())
         self.python = {
             name
@@ -114,31 +103,20 @@ class GenericKind:
 
     def copy(self, raw: Any) -> Any:
         """Return a copy that shares nothing with the original but the faces inside."""
-        base = self.base
-        if base is None:
+        if self.base is None:
             return records.load_blob(records.dump_blob(raw))
-        made = _empty(raw, self.cls)
-        if base is object:
-            pass
-        elif base in _MAPS:
-            for key in base.__iter__(raw):
-                base.__setitem__(made, key, base.__getitem__(raw, key))
-        else:
-            (set.update if base is set else base.extend)(made, base.__iter__(raw))
-        _copy_attributes(raw, made)
+        made = containers.make(self.cls, containers.extra(raw))
+        containers.fill(made, (containers.items(raw), containers.attributes(raw)))
         return made
 
     def state(self, raw: Any) -> Any:
         """Return what tells two states apart."""
-        base = self.base
-        if base is None:
+        if self.base is None:
             return records.dump_blob(raw)
-        if base is object:
-            return [*_attributes(raw), *_attributes(raw).values(), *_arguments(raw)]
-        items = list(base.__iter__(raw))
-        if base in _MAPS:
-            items += [base.__getitem__(raw, key) for key in items]
-        return items + [inner for pair in _attributes(raw).items() for inner in pair]
+        inside = containers.items(raw)
+        flat = [*inside, *inside.values()] if isinstance(inside, dict) else list(inside or ())
+        named = containers.attributes(raw)
+        return [*flat, None, *named, *named.values(), getattr(raw, "default_factory", None)]
 
     def adopt_inside(self, raw: Any, adopt: Callable[..., Any], hashed: Callable[..., Any]) -> None:
         """Turn the mutables inside a container into nodes, in place.
@@ -148,30 +126,28 @@ class GenericKind:
             adopt: turns a value into a node.
             hashed: the same for keys and elements of sets, complete at once.
         """
-        base = self.base
-        if base is None:
+        if self.base is None:
             return
-        if base is object:
-            pass
-        elif base in _MAPS:
-            pairs = [(key, base.__getitem__(raw, key)) for key in base.__iter__(raw)]
-            adopted = [(hashed(k, f"[key {k!r}]"), adopt(v, f"[{k!r}]")) for k, v in pairs]
-            if _differ(pairs, adopted):
-                base.clear(raw)
-                for key, value in adopted:
-                    base.__setitem__(raw, key, value)
-        else:
-            items = list(base.__iter__(raw))
-            inner = hashed if base is set else adopt
-            made = [inner(item, f"[{at}]") for at, item in enumerate(items)]
-            if any(a is not b for a, b in zip(items, made, strict=True)):
-                base.clear(raw)
-                (set.update if base is set else base.extend)(raw, made)
-        attributes = _attributes(raw)
-        for name, value in attributes.items():
-            adopted_value = adopt(value, f".{name}")
-            if adopted_value is not value:
-                object.__setattr__(raw, name, adopted_value)
+        before = self.state(raw)
+        inside = containers.items(raw)
+        if isinstance(inside, dict):
+            inside = {hashed(k, f"[key {k!r}]"): adopt(v, f"[{k!r}]") for k, v in inside.items()}
+        elif isinstance(inside, tuple):
+            inside = adopt(inside, ".args")
+        elif inside is not None:
+            inner = hashed if self.base is set else adopt
+            inside = [inner(item, f"[{at}]") for at, item in enumerate(inside)]
+        named = containers.attributes(raw)
+        named = {name: adopt(value, f".{name}") for name, value in named.items()}
+        containers.clear(raw)
+        containers.fill(raw, (inside, named))
+        if not _same_state(before, self.state(raw)):
+            value = containers.extra(raw)
+            if isinstance(value, (tuple, frozenset)) and not all(map(is_atom, value)):
+                raise EncodingError(
+                    f"a {self.cls.__name__} that holds mutable values and has attributes cannot be "
+                    f"tracked; use a tuple, or a class of your own"
+                )
 
     def adopt(self, adopter: Adopter, original: Any, content: Any) -> Any:
         """Return the face of a new node with a copy of an object."""
@@ -227,14 +203,12 @@ class GenericKind:
         return [kid for face in found if (kid := node_of(face)) is not None]
 
     def parts(self, node: Node) -> tuple[Any, ...]:
-        """Return how pickle makes the object again."""
+        """Return how the object is made again, in the form of a pickle reduction."""
+        raw = node.work
         if self.base is None:
-            return records.load_blob, (records.dump_blob(node.work),)
-        parts = node.work.__reduce_ex__(5)
-        function, arguments, state, items, pairs, *more = (*parts, None, None, None)[:5]
-        items = None if items is None else list(items)
-        pairs = None if pairs is None else dict(pairs)
-        return (function, arguments, state, items, pairs, *more)
+            return records.load_blob, (records.dump_blob(raw),)
+        state = (containers.items(raw), containers.attributes(raw))
+        return containers.make, (self.cls, containers.extra(raw)), state, None, None, containers.fill
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment that fills the object; the one that makes it goes to `made`."""
@@ -259,16 +233,13 @@ class GenericKind:
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
         """Return what is inside, each with how Python would write the way to it."""
-        raw = view(node.face)
         if self.base is None:
             return []
-        if self.base is object:
-            found = []
-        elif self.base in _MAPS:
-            found = [(f"[{k!r}]", self.base.__getitem__(raw, k)) for k in self.base.__iter__(raw)]
-        else:
-            found = [(f"[{at}]", item) for at, item in enumerate(self.base.__iter__(raw))]
-        return found + [(f".{name}", value) for name, value in _attributes(raw).items()]
+        raw = view(node.face)
+        inside = containers.items(raw)
+        pairs = inside.items() if isinstance(inside, dict) else enumerate(inside or ())
+        found = [(f"[{key!r}]", item) for key, item in pairs]
+        return found + [(f".{name}", value) for name, value in containers.attributes(raw).items()]
 
     def plain(self, node: Node, copies: Plain) -> Any:
         """Return the plain copy."""
@@ -283,49 +254,6 @@ class GenericKind:
             made, lambda value, step="": copies(value), lambda value, step="": copies.complete(value)
         )
         return made
-
-
-def _is_attributed(cls: type) -> bool:
-    """Tell whether instances are made by a call and have the rest of their state in attributes."""
-    return cls.__dictoffset__ != 0 and (
-        issubclass(cls, (BaseException, types.SimpleNamespace, *_IMMUTABLE_BASES))
-    )
-
-
-def _arguments(raw: Any) -> tuple[Any, ...]:
-    return raw.args if isinstance(raw, BaseException) else ()
-
-
-def _empty(raw: Any, cls: type) -> Any:
-    if isinstance(raw, BaseException):
-        made: Any = cls.__new__(cls, *raw.args)
-        made.args = raw.args
-        return made
-    for base in _IMMUTABLE_BASES:
-        if isinstance(raw, base):
-            return base.__new__(cls, base(raw))
-    made = cls.__new__(cls)
-    if isinstance(raw, collections.deque):
-        collections.deque.__init__(made, (), raw.maxlen)
-    elif isinstance(raw, collections.defaultdict):
-        made.default_factory = raw.default_factory
-    elif isinstance(raw, collections.OrderedDict):
-        collections.OrderedDict.__init__(made)
-    return made
-
-
-def _attributes(raw: Any) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(raw, "__dict__", {})
-    return found
-
-
-def _copy_attributes(raw: Any, made: Any) -> None:
-    for name, value in _attributes(raw).items():
-        object.__setattr__(made, name, value)
-
-
-def _differ(before: list[tuple[Any, Any]], after: list[tuple[Any, Any]]) -> bool:
-    return any(a is not c or b is not d for (a, b), (c, d) in zip(before, after, strict=True))
 
 
 def _same_state(before: Any, after: Any) -> bool:

@@ -644,7 +644,8 @@ class AttributeDict(dict[str, Any]):
         return dict(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return Plain(memo).as_dict(self, self)
+        copied: dict[str, Any] = Plain(memo)(dict(self))
+        return copied
 
 
 def _get_dict(self: Any) -> AttributeDict:
