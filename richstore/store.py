@@ -583,6 +583,15 @@ def _pairs(other: Any) -> list[tuple[Any, Any]]:
     return pairs
 
 
+def _forked() -> None:
+    """Make the live values of a fork's child its own."""
+    for tracker in {id(store._tracker): store._tracker for store in _open_stores.values()}.values():
+        tracker.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 @atexit.register
 def _close_all() -> None:
     """Close what is open when the interpreter ends."""

@@ -168,6 +168,7 @@ class Record:
 
     __slots__ = (
         "__weakref__",
+        "born",
         "faces",
         "free",
         "name",
@@ -191,6 +192,8 @@ class Record:
         self.faces: dict[int, tuple[int, Any]] = {}
         self.free: list[int] = []
         self.next_uid = 0
+        # the commit that put this value under its key; tells it from one that replaced it
+        self.born = 0
         self.stale = False
         self.size = 0
 
@@ -220,6 +223,7 @@ class Record:
             node.record = None
             if self.stale:
                 node.kind.settle(node)
+        self.nodes = {}
 
     @property
     def path(self) -> str:
@@ -251,6 +255,7 @@ class Tracker:
         self.lock = threading.RLock()
         self.writer = threading.Lock()
         self.writer_thread: int | None = None
+        self.transaction: Any = None
         self.seen = 0
         self.pending: int | None = None
         self.closed = False
@@ -374,6 +379,10 @@ class Tracker:
         faces = self.faces
         table = parts.table
         old = record.nodes
+        if record.born != parts.born:
+            # another value under the same key: none of its nodes is one of ours
+            record.detach()
+            old = {}
         class_table = [class_from_bytes(stored) for stored in parts.classes]
         nodes: dict[int, Node] = {}
         containers: list[Any] = []
@@ -407,6 +416,7 @@ class Tracker:
         record.faces = {id(node.face): (2 * slot + 1, node.face) for slot, node in nodes.items()}
         record.free = [slot for slot in range(max(nodes, default=-1)) if slot not in nodes]
         record.next_uid = parts.next_uid
+        record.born = parts.born
         record.stored_key = parts.key
         # last, since what a class's own __setstate__ made is admitted to the record here
         for node in list(nodes.values()):
@@ -480,6 +490,9 @@ class Tracker:
         self.writer = threading.Lock()
         self.writer_thread = None
         self.pending = None
+        if self.transaction is not None:
+            self.transaction.forked()
+            self.transaction = None
 
 
 def _noting(tracker: Tracker, name: bytes, parts: records.Parts, load: Callable[[], T]) -> T:

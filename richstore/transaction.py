@@ -150,6 +150,7 @@ class Transaction:
             timeout = self._wait(writer, timeout)
         try:
             tracker.writer_thread = self.thread
+            tracker.transaction = self
             self.engine = tracker.engine.write(timeout)
             try:
                 before = self.engine.id - 1
@@ -161,7 +162,7 @@ class Transaction:
                 self.engine.abort()
                 raise
         except BaseException:
-            tracker.writer_thread = None
+            tracker.writer_thread = tracker.transaction = None
             writer.release()
             raise
 
@@ -185,8 +186,15 @@ class Transaction:
         """Let the next writer in."""
         self.ended = True
         tracker = self.tracker
-        tracker.writer_thread = None
+        tracker.writer_thread = tracker.transaction = None
         tracker.writer.release()
+
+    def forked(self) -> None:
+        """Undo in memory, in the child of a fork, what is still open in its parent."""
+        self.ended = True
+        if not self.done:
+            while self.levels:
+                self._undo(self.levels.pop())
 
     def leave(self) -> None:
         """Stop being the current transaction."""
@@ -445,6 +453,8 @@ class Transaction:
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)
         self.roots[name] = root
+        if root is not None:
+            root.born = self.engine.id
         self.count += (root is not None) - existed
 
     # --- encoding ---
@@ -509,6 +519,7 @@ class Transaction:
             record.stored_key,
             table,
             record.next_uid,
+            record.born,
             map(class_to_bytes, class_table),
             made + fragments if made else fragments,
             pickler.body(record.value),

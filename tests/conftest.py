@@ -29,7 +29,7 @@ if HERE not in sys.path:  # so that tests and their subprocesses import sample_c
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "ci",
-    max_examples=200,
+    max_examples=300,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=RELAXED,

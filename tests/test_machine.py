@@ -51,9 +51,12 @@ def containers_of(children: Any) -> Any:
     )
 
 
-VALUES = st.recursive(ATOMS, containers_of, max_leaves=6)
+VALUES = containers_of(st.recursive(ATOMS, containers_of, max_leaves=6)) | ATOMS
 TEMPLATES = st.recursive(ATOMS | st.just(HOLE), containers_of, max_leaves=5)
-PATHS = st.lists(st.integers(0, 7), max_size=5)
+PICK = st.integers(0, 500)  # modulo the number of what can be picked
+CHANGES = st.lists(
+    st.tuples(PICK, PICK, TEMPLATES, PICK, st.integers(0, 5)), min_size=1, max_size=3
+)
 
 
 def fill(template: Any, filler: Any) -> Any:
@@ -190,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.path = str(Path(self.directory.name) / "machine.db")
         self.model: dict[Any, Any] = {}
         self.held: list[tuple[int, Any, Any]] = []  # handle, proxy, twin
-        self.blocks: list[tuple[Any, Any]] = []  # transaction, state to go back to
+        self.blocks: list[tuple[Any, Any, Any]] = []  # block, transaction, state to go back to
         self.views: list[tuple[Any, Any]] = []  # snapshot, canonical content
         self.committed: Any = []
         self.handle = 0
@@ -226,19 +229,28 @@ class StoreMachine(RuleBasedStateMachine):
         for item, content in items:
             restore(item, content)
 
-    def _reach(self, key: Any, path: list[int]) -> tuple[Any, Any]:
-        """Walk down the same path in the store and in the model to a container."""
-        proxy, twin = self.store[key], self.model[key]
-        best = (proxy, twin)
-        for step in path:
-            inside = children(twin)
-            assert len(children(proxy)) == len(inside)
-            if not inside:
-                break
-            proxy, twin = children(proxy)[step % len(inside)], inside[step % len(inside)]
-            if is_node(twin):
-                best = (proxy, twin)
-        return best
+    def _pairs(self) -> list[tuple[Any, Any, Any]]:
+        """Return the key, the proxy and the twin of each container, found by walking down both."""
+        found: list[tuple[Any, Any, Any]] = []
+        seen: set[int] = set()
+        for key, value in self.model.items():
+            todo = [(self.store[key], value)]
+            while todo:
+                proxy, twin = todo.pop()
+                if is_node(twin):
+                    if id(twin) in seen:
+                        continue
+                    seen.add(id(twin))
+                    found.append((key, proxy, twin))
+                inside = children(proxy), children(twin)
+                assert len(inside[0]) == len(inside[1])
+                todo += zip(*inside, strict=True)
+        return found
+
+    def _pick(self, number: int) -> tuple[Any, Any, Any]:
+        """Return one of the pairs, or an atom when there are none."""
+        pairs = self._pairs()
+        return pairs[number % len(pairs)] if pairs else (None, 0, 0)
 
     def _run(self, call: Callable[[], Any], twin_call: Callable[[], Any]) -> None:
         """Do a call on the store and on the model; an error must be the same and change nothing."""
@@ -279,56 +291,59 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(richstore.EncodingError):
             self.store[key] = {"fine": value, "bad": [threading.Lock()]}
 
-    @rule(handle=st.integers(0, 1), key=KEYS)
-    def delete(self, handle: int, key: Any) -> None:
+    @rule(handle=st.integers(0, 1), key=KEYS, pops=st.booleans(), any_key=st.booleans())
+    def remove(self, handle: int, key: Any, pops: bool, any_key: bool) -> None:
         store = self._choose(handle)
-        self._run(lambda: store.__delitem__(key), lambda: self.model.__delitem__(key))
-
-    @rule(handle=st.integers(0, 1), key=KEYS)
-    def pop(self, handle: int, key: Any) -> None:
-        store = self._choose(handle)
-        self._run(lambda: store.pop(key), lambda: self.model.pop(key))
+        if any_key and self.model:
+            key = next(reversed(self.model))
+        if pops:
+            self._run(lambda: store.pop(key), lambda: self.model.pop(key))
+        else:
+            self._run(lambda: store.__delitem__(key), lambda: self.model.__delitem__(key))
 
     @precondition(lambda self: self.model)
-    @rule(handle=st.integers(0, 1), pick=st.integers(0, 9), to=KEYS, path=PATHS)
-    def copy_to_another_key(self, handle: int, pick: int, to: Any, path: list[int]) -> None:
+    @rule(handle=st.integers(0, 1), pick=PICK, to=KEYS)
+    def copy_to_another_key(self, handle: int, pick: int, to: Any) -> None:
         store = self._choose(handle)
-        key = list(self.model)[pick % len(self.model)]
-        if key != to:
-            proxy, twin = self._reach(key, path)
+        key, proxy, twin = self._pick(pick)
+        if key is not None and key != to and len(reachable(list(self.model.values()))) < 2 * BIG:
             store[to] = proxy
             self.model[to] = copy.deepcopy(twin)
 
     # --- changes ----------------------------------------------------------------------------
 
     @precondition(lambda self: self.model)
-    @rule(
-        handle=st.integers(0, 1),
-        pick=st.integers(0, 9),
-        path=PATHS,
-        other=st.tuples(st.integers(0, 9), PATHS),
-        template=TEMPLATES,
-        call=st.integers(0, 200),
-        number=st.integers(0, 5),
-        from_held=st.booleans(),
-    )
-    def change(self, handle: int, pick: int, path: list[int], other: Any, template: Any, call: int,
-               number: int, from_held: bool) -> None:  # fmt: skip
-        """Call a mutator of any container with a new value that may hold existing containers."""
+    @rule(handle=st.integers(0, 1), changes=CHANGES)
+    def change(self, handle: int, changes: Any) -> None:
+        """Call mutators of any containers with new values that may hold existing containers."""
         self._choose(handle)
-        keys = list(self.model)
-        key = keys[pick % len(keys)]
-        proxy, twin = self._reach(key, path)
-        held = [(p, t) for h, p, t in self.held if h == self.handle and self._key_of(t)]
-        if from_held and held:
-            proxy, twin = held[pick % len(held)]
-            (key,) = self._key_of(twin)
-        if not is_node(twin):
+        for pick, *change in changes:
+            self._change(*self._pick(pick), *change)
+
+    @precondition(lambda self: self.model)
+    @rule(handle=st.integers(0, 1), changes=CHANGES)
+    def change_by_existing(self, handle: int, changes: Any) -> None:
+        """Call mutators of any containers with existing containers."""
+        self._choose(handle)
+        for pick, other, _template, call, number in changes:
+            self._change(*self._pick(pick), other, HOLE, call, number)
+
+    @precondition(lambda self: self.held)
+    @rule(changes=CHANGES)
+    def change_the_held(self, changes: Any) -> None:
+        """Call mutators of containers that were reached earlier."""
+        for pick, *change in changes:
+            held = [(p, t) for h, p, t in self.held if h == self.handle and self._key_of(t)]
+            if held:
+                proxy, twin = held[pick % len(held)]
+                (key,) = self._key_of(twin)
+                self._change(key, proxy, twin, *change)
+
+    def _change(self, key: Any, proxy: Any, twin: Any, other: int, template: Any, call: int,
+                number: int) -> None:  # fmt: skip
+        if key is None:
             return
-        other_key = keys[other[0] % len(keys)]
-        other_proxy, other_twin = self._reach(other_key, other[1])
-        if not is_node(other_twin):  # an atom has no identity to keep
-            other_proxy = other_twin = 0
+        other_key, other_proxy, other_twin = self._pick(other)
         own = reachable(self.model[key])
         if len(own) + len(reachable(other_twin)) > BIG:
             template = 0
@@ -351,11 +366,11 @@ class StoreMachine(RuleBasedStateMachine):
     # --- held proxies -----------------------------------------------------------------------
 
     @precondition(lambda self: self.model)
-    @rule(handle=st.integers(0, 1), pick=st.integers(0, 9), path=PATHS)
-    def hold(self, handle: int, pick: int, path: list[int]) -> None:
+    @rule(handle=st.integers(0, 1), pick=PICK)
+    def hold(self, handle: int, pick: int) -> None:
         self._choose(handle)
-        proxy, twin = self._reach(list(self.model)[pick % len(self.model)], path)
-        if is_node(twin):
+        key, proxy, twin = self._pick(pick)
+        if key is not None:
             for number, known, known_twin in self.held:
                 if number == self.handle and self._key_of(known_twin):
                     assert (known is proxy) == (known_twin is twin)
@@ -384,22 +399,30 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.blocks) < 3)
     @rule(handle=st.integers(0, 1))
     def begin(self, handle: int) -> None:
-        transaction = self._choose(handle).transaction()
-        transaction.__enter__()
-        self.blocks.append((transaction, self._save()))
+        block = self._choose(handle).transaction()
+        self.blocks.append((block, block.__enter__(), self._save()))
 
     @precondition(lambda self: self.blocks)
-    @rule()
-    def commit(self) -> None:
-        transaction, _state = self.blocks.pop()
-        transaction.__exit__(None, None, None)
+    @rule(how=st.sampled_from(["commit", "roll back", "go on"]))
+    def end(self, how: str) -> None:
+        if how != "go on":
+            block, _transaction, state = self.blocks.pop()
+            if how == "commit":
+                block.__exit__(None, None, None)
+            else:
+                error = LookupError("roll back")
+                assert not block.__exit__(LookupError, error, None)
+                self._go_back(state)
 
     @precondition(lambda self: self.blocks)
-    @rule()
-    def roll_back(self) -> None:
-        transaction, state = self.blocks.pop()
-        error = LookupError("roll back")
-        assert not transaction.__exit__(LookupError, error, None)
+    @rule(changes=CHANGES)
+    def change_and_roll_back(self, changes: Any) -> None:
+        """Make changes after a savepoint of the open block and go back to it."""
+        _block, transaction, _state = self.blocks[-1]
+        savepoint, state = transaction.savepoint(), self._save()
+        for pick, *change in changes:
+            self._change(*self._pick(pick), *change)
+        transaction.rollback_to(savepoint)
         self._go_back(state)
 
     # --- reopening, snapshots ---------------------------------------------------------------
@@ -458,9 +481,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         while self.blocks:
-            transaction, state = self.blocks.pop()
+            block, _transaction, state = self.blocks.pop()
             with contextlib.suppress(richstore.ClosedError):
-                transaction.__exit__(LookupError, LookupError("teardown"), None)
+                block.__exit__(LookupError, LookupError("teardown"), None)
             self._go_back(state)
         self._close()
         expected = sorted(((k, canonical(v)) for k, v in self.model.items()), key=repr)

@@ -224,11 +224,11 @@ for _symbol, _name in {"and": "intersection", "or": "union", "sub": "difference"
             lambda v, n=f"{_name}_update", o=other: getattr(v, n)(o)
             for other in ([1, 9], {1, 2}, [], 5, [[1]])
         ] + [lambda v, n=f"{_name}_update": getattr(v, n)(v)]
-for _name in ("eq", "ne", "le", "lt", "ge", "gt"):
-    SETS[f"__{_name}__"] = [
-        lambda v, f=getattr(operator, _name), o=other: f(v, o)
+for _compare in (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt):
+    SETS[f"__{_compare.__name__}__"] = [
+        lambda v, f=_compare, o=other: f(v, o)
         for other in ({1, 2, 3}, {1}, {1, 2, 3, 4}, frozenset({1, 2, 3}), [1], 5)
-    ] + [lambda v, f=getattr(operator, _name): f({1, 2, 3}, v)]
+    ] + [lambda v, f=_compare: f({1, 2, 3}, v)]
 
 KINDS = {"list": (LIST, LISTS, list), "dict": (DICT, DICTS, dict), "set": (SET, SETS, set)}
 

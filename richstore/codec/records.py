@@ -82,6 +82,7 @@ class Parts(NamedTuple):
     key: bytes | None
     table: array[int] | bytes
     next_uid: int
+    born: int
     classes: list[bytes]
     stream: bytes
 
@@ -305,6 +306,7 @@ def encode(
     key: bytes | None,
     table: list[int],
     next_uid: int,
+    born: int,
     class_table: Iterable[bytes],
     fragments: list[bytes],
     root: bytes,
@@ -316,6 +318,7 @@ def encode(
         key: the pickled user key when the engine key does not tell it.
         table: slot, uid and head of each node, flat.
         next_uid: the uid of the next node that is born in this record.
+        born: the number of the commit that put this value under its key.
         class_table: the stored forms of the classes of its instances.
         fragments: those of its nodes, in the order in which they are to be filled.
         root: the opcodes of the value.
@@ -329,7 +332,7 @@ def encode(
         flags |= _HAS_NODES
         table.append(next_uid)
         packed = _pack(table)
-        parts += (len(packed).to_bytes(4, "little"), packed)
+        parts += (born.to_bytes(8, "little"), len(packed).to_bytes(4, "little"), packed)
         stored = list(class_table)
         parts.append(len(stored).to_bytes(2, "little"))
         for one in stored:
@@ -382,13 +385,15 @@ def parse(name: bytes, record: bytes) -> Parts:
     at = 0
     key: bytes | None = None
     table: array[int] | bytes = b""
-    next_uid = 0
+    next_uid = born = 0
     class_table: list[bytes] = []
     if flags & _HAS_KEY:
         size = int.from_bytes(body[:4], "little")
         key = bytes(body[4 : 4 + size])
         at = 4 + size
     if flags & _HAS_NODES:
+        born = int.from_bytes(body[at : at + 8], "little")
+        at += 8
         size = int.from_bytes(body[at : at + 4], "little")
         numbers = _unpack(body[at + 4 : at + 4 + size])
         table, next_uid = numbers[:-1], numbers[-1]
@@ -399,7 +404,7 @@ def parse(name: bytes, record: bytes) -> Parts:
             size = int.from_bytes(body[at : at + 4], "little")
             class_table.append(bytes(body[at + 4 : at + 4 + size]))
             at += 4 + size
-    return Parts(key, table, next_uid, class_table, bytes(body[at:]))
+    return Parts(key, table, next_uid, born, class_table, bytes(body[at:]))
 
 
 def stored_key(record: Any) -> bytes | None:

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    MutableMapping,
+    MutableSequence,
+    MutableSet,
+)
 from typing import Any
 
 from richstore.codec import records
@@ -356,6 +363,10 @@ class ListProxy(Proxy):
 
     __slots__ = ()
 
+    def __new__(cls, items: Any = (), /) -> Any:
+        """Return a plain list: `type(x)(…)` is how dataclasses and others copy a container."""
+        return list(items)
+
     def __init__(self, items: Any = (), /) -> None:
         change(self, _list_set, slice(None), list(items))
 
@@ -371,6 +382,12 @@ class ListProxy(Proxy):
     def __iadd__(self, items: Any) -> Any:
         change(self, _list_extend, list(items), removes=False)
         return self
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """Give numpy an array of the items; wrapt's proxies are no sequences to its C code."""
+        import numpy
+
+        return numpy.array(plain(self), dtype=dtype)
 
     def __imul__(self, times: Any) -> Any:
         if not hasattr(type(times), "__index__"):
@@ -417,6 +434,10 @@ class DictProxy(Proxy):
     """A stored dict."""
 
     __slots__ = ()
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        """Return a plain dict, as `ListProxy` does a list."""
+        return dict(*arguments, **named)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         change(self, _dict_update, _new_items(arguments, named))
@@ -481,6 +502,10 @@ class SetProxy(Proxy):
     """A stored set."""
 
     __slots__ = ()
+
+    def __new__(cls, items: Any = (), /) -> Any:
+        """Return a plain set, as `ListProxy` does a list."""
+        return set(items)
 
     def __init__(self, items: Any = (), /) -> None:
         change(self, _set_keep, set(items))
@@ -607,6 +632,8 @@ def mediated_class(clean: type, readers: Iterable[str]) -> type:
     return type(clean.__name__, (clean,), namespace)
 
 
+_ABCS = {list: MutableSequence, dict: MutableMapping, set: MutableSet}
+
 for _kind, _proxy in ((LIST, ListProxy), (DICT, DictProxy), (SET, SetProxy)):
     _kind.clean = _proxy
     _kind.mediated = mediated_class(_proxy, _READERS[_kind.builtin])
@@ -616,3 +643,5 @@ for _kind, _proxy in ((LIST, ListProxy), (DICT, DictProxy), (SET, SetProxy)):
         {"__slots__": (), "__doc__": _proxy.__doc__}
         | dict.fromkeys(_MUTATORS[_kind.builtin], refuse),
     )
+    # `match` asks the class itself, and this registration is what it looks for
+    _ABCS[_kind.builtin].register(_proxy)

@@ -15,8 +15,9 @@ import array
 import collections
 import operator
 import sys
+import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, MutableMapping, MutableSequence, MutableSet
 from types import FunctionType
 from typing import Any
 
@@ -104,7 +105,7 @@ class GenericKind:
     def copy(self, raw: Any) -> Any:
         """Return a copy that shares nothing with the original but the faces inside."""
         if self.base is None:
-            return records.load_blob(records.dump_blob(raw))
+            return _copy_opaque(raw)
         made = containers.make(self.cls, containers.extra(raw))
         containers.fill(made, (containers.items(raw), containers.attributes(raw)))
         return made
@@ -154,7 +155,7 @@ class GenericKind:
         if isinstance(content, Node):
             content = view(original)
         if self.base is None:
-            raw = records.load_blob(records.dump_blob(content))
+            raw = _copy_opaque(content)
             if type(raw) is not type(content):
                 raise EncodingError(
                     f"a {type(content).__name__} comes back from pickle as a {type(raw).__name__}; "
@@ -245,7 +246,7 @@ class GenericKind:
         """Return the plain copy."""
         raw = view(node.face)
         if self.base is None:
-            made = records.load_blob(records.dump_blob(raw))
+            made = _copy_opaque(raw)
             copies.keep(node.face, made)
             return made
         made = self.copy(raw)
@@ -262,17 +263,21 @@ def _same_state(before: Any, after: Any) -> bool:
     return len(before) == len(after) and all(map(operator.is_, before, after))
 
 
+def _is_array(raw: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(raw, numpy.ndarray)
+
+
 def _protect(raw: Any) -> None:
     """Let views of a committed numpy array be read-only: numpy then refuses what would be lost."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(raw, numpy.ndarray) and raw.flags.owndata:
+    if _is_array(raw):
         raw.flags.writeable = False
 
 
-def _unprotect(raw: Any) -> None:
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(raw, numpy.ndarray) and raw.flags.owndata:
-        raw.flags.writeable = True
+def _copy_opaque(raw: Any) -> Any:
+    made = records.load_blob(records.dump_blob(raw))
+    # an unpickled array may lie in memory that cannot be written
+    return made.copy() if _is_array(made) else made
 
 
 # --- calls ------------------------------------------------------------------------------------------
@@ -289,13 +294,9 @@ def call(face: Any, function: Callable[[Any], Any]) -> Any:
     kind: Any = node.kind
     seen = view(face)
     trial = kind.copy(seen)
-    _unprotect(trial)
     before = kind.state(trial)
-    try:
-        result = function(trial)
-    except BaseException:
-        # an error leaves everything as it was: the trial is thrown away
-        raise
+    # an error leaves everything as it was: the trial is thrown away
+    result = function(trial)
     if _same_state(before, kind.state(trial)):
         return _result(face, kind, trial, result)
     if type(face) is kind.frozen:
@@ -312,10 +313,9 @@ def _take_trial(
     edit: Edit, node: Node, seen: Any, trial: Any, result: Any, function: Callable[[Any], Any]
 ) -> Any:
     kind: Any = node.kind
-    latest = node.content if node.work is not seen else node.work
-    if latest is not seen:
+    if seen is not node.content and seen is not node.work:
+        # another writer was faster
         trial = kind.copy(node.work)
-        _unprotect(trial)
         result = function(trial)
     kind.adopt_inside(trial, edit.adopt, edit.adopt.hashed)
     # a value that the call put inside and handed out, as defaultdict does, is now a node
@@ -383,6 +383,9 @@ class GenericProxy(BaseProxy):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__array_"):
+            # numpy's own ways in; what they give is read-only, as the content is
+            return getattr(view(self), name)
         node = get_node(self)
         kind: Any = node.kind
         content = view(self)
@@ -392,7 +395,7 @@ class GenericProxy(BaseProxy):
                 self, lambda raw: getattr(raw, name)(*arguments, **named)
             )
         if name == "__dict__":
-            return dict(value)
+            return types.MappingProxyType(dict(value))
         return _element(self, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -446,6 +449,7 @@ _BINARY = frozenset(
 def _proxy_class(kind: GenericKind) -> type:
     cls = kind.cls
     namespace: dict[str, Any] = {"__slots__": (), "__doc__": cls.__doc__}
+    namespace["__new__"] = lambda _, *arguments, **named: cls(*arguments, **named)
     missing = getattr(cls, "__missing__", None) is not None
     for name in (*_READING, *_WRITING):
         if getattr(cls, name, None) is None:
@@ -457,7 +461,11 @@ def _proxy_class(kind: GenericKind) -> type:
             namespace[name] = _calling(name)
         else:
             namespace[name] = _reading(name)
-    return type(cls.__name__, (GenericProxy,), namespace)
+    made = type(cls.__name__, (GenericProxy,), namespace)
+    for abc in (MutableSequence, MutableMapping, MutableSet):
+        if issubclass(cls, abc):
+            abc.register(made)
+    return made
 
 
 def _not_implemented(self: Any, *_: Any) -> Any:

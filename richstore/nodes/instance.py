@@ -379,6 +379,10 @@ class Tracked:
 
     __slots__ = ()
 
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        """Return a plain instance: `type(x)(…)` is how some code makes another one."""
+        return vars(cls)["__richstore_class__"](*arguments, **named)
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Keep the user's own `__init_subclass__` from seeing the generated classes."""
 
@@ -425,6 +429,8 @@ def _clean_class(layout: Layout) -> type:
             namespace[name] = _on_plain(name)
     if layout.own_setattr:
         namespace |= _guards(layout, _keep_writes)
+    if layout.getstate is None:
+        namespace["__getstate__"] = _get_state
     # past the metaclass's own __new__: this class is not one that the user defined
     return type.__new__(type(cls), cls.__name__, (Tracked, cls), namespace)
 
@@ -655,6 +661,13 @@ def _get_dict(self: Any) -> AttributeDict:
     slots = kind.layout.slots
     state = visible_state(self, node)
     return AttributeDict(self, {k: v for k, v in state.items() if k not in slots})
+
+
+def _get_state(self: Any) -> Any:
+    """Return what the default `__getstate__` does, which would hand out the very `__dict__`."""
+    kind: InstanceKind = type(self)._richstore_kind_
+    state = kind.layout.pickled_state(self)
+    return dict(state) if isinstance(state, dict) else state and (dict(state[0] or {}), state[1])
 
 
 def _set_dict(self: Any, content: dict[str, Any]) -> None:
