@@ -10,6 +10,7 @@ and leaves the store alone. Nothing is silently wrong.
 from __future__ import annotations
 
 import array
+import ast
 import bisect
 import collections
 import collections.abc
@@ -75,11 +76,12 @@ def written(value: Any) -> str:
     return target.getvalue()
 
 
-def printed(value: Any) -> str:
-    """Return what pprint writes."""
+def printed(value: Any) -> Any:
+    """Return what pprint writes, read back where it is a literal: its line breaks may differ."""
     target = io.StringIO()
     pprint.pprint(value, stream=target, width=20)
-    return target.getvalue()
+    text = target.getvalue()
+    return ast.literal_eval(text) if text[0] in "[{" else text
 
 
 def shuffled(value: Any) -> Any:
@@ -192,7 +194,8 @@ LISTS: dict[str, Use] = {
     "slice assign plain": lambda v: operator.setitem(a := [7, 8], slice(0, 1), v) or a,
     "unpack": starred, "call": lambda v: max(*v), "swap": swap, "reversed": lambda v: list(reversed(v)),
     "operator": lambda v: (operator.itemgetter(0, 2)(v), operator.length_hint(v), operator.countOf(v, 5),
-                           operator.indexOf(v, 3), operator.concat(v, [1]), operator.contains(v, 9)),
+                           operator.indexOf(v, 3), operator.contains(v, 9), operator.truth(v)),
+    "operator concat": lambda v: operator.concat(v, [1]),
     "operator concat left": lambda v: operator.concat([1], v),
     "operator delitem": lambda v: operator.delitem(v, 0), "operator iadd": lambda v: operator.iadd(v, [1]) == v,
     "operator setitem": lambda v: operator.setitem(v, slice(0, 2), [[1]]),
@@ -275,6 +278,8 @@ POINTS: dict[str, Use] = {
 # What may raise on a stored value though it works on a plain one, and with what.
 MAY_RAISE: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
     "json no default": TypeError,  # json in C asks for the exact layout: use default=richstore.plain
+    "bisect": TypeError, "insort": TypeError,  # C sequence protocol: bisect on plain, then insert
+    "operator concat": TypeError,  # use +
     "marshal": ValueError, "weak": TypeError, "concat": TypeError, "operator concat left": TypeError,
     "heapify": TypeError, "heappush": TypeError, "heappop": TypeError, "heapreplace": TypeError,
     "format map": TypeError, "eval": TypeError, "exec": TypeError, "eval globals": TypeError,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -189,7 +190,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # thousands of files
+        self.directory = tempfile.TemporaryDirectory(dir=memory)
         self.path = str(Path(self.directory.name) / "machine.db")
         self.model: dict[Any, Any] = {}
         self.held: list[tuple[int, Any, Any]] = []  # handle, proxy, twin

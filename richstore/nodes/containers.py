@@ -45,6 +45,7 @@ class Proxy(BaseProxy):
 
     # wrapt leaves iteration to subclasses; a property around a C getter saves the Python frame
     __iter__ = property(operator.attrgetter("__wrapped__.__iter__"))
+    __hash__ = None  # type: ignore[assignment]
 
     def __setattr__(self, name: str, value: Any) -> None:
         # wrapt would keep some names for itself; lists, dicts and sets have no attributes to set
@@ -502,6 +503,7 @@ class SetProxy(Proxy):
     """A stored set."""
 
     __slots__ = ()
+    __reversed__ = None  # type: ignore[assignment]
 
     def __new__(cls, items: Any = (), /) -> Any:
         """Return a plain set, as `ListProxy` does a list."""
@@ -590,7 +592,7 @@ _OPERATORS = {
     "__eq__": operator.eq, "__ne__": operator.ne, "__lt__": operator.lt, "__le__": operator.le,
     "__gt__": operator.gt, "__ge__": operator.ge, "__add__": operator.add, "__mul__": operator.mul,
     "__or__": operator.or_, "__and__": operator.and_, "__sub__": operator.sub, "__xor__": operator.xor,
-    "__bool__": bool, "__hash__": hash, "__str__": str, "__format__": format,
+    "__bool__": bool, "__str__": str, "__format__": format,
 }  # fmt: skip
 _REFLECTED = {
     "__radd__": operator.add, "__rmul__": operator.mul, "__ror__": operator.or_,

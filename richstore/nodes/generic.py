@@ -394,8 +394,6 @@ class GenericProxy(BaseProxy):
             return lambda *arguments, **named: call(
                 self, lambda raw: getattr(raw, name)(*arguments, **named)
             )
-        if name == "__dict__":
-            return types.MappingProxyType(dict(value))
         return _element(self, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -420,6 +418,11 @@ class GenericProxy(BaseProxy):
     @property
     def __class__(self) -> Any:
         return type(view(self))
+
+    @property
+    def __dict__(self) -> Any:
+        # read-only: nothing tells us of a change to a plain dict
+        return types.MappingProxyType(dict(view(self).__dict__))
 
 
 # Special methods that may change their object; all others are taken to read unless Python code of

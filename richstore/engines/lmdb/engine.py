@@ -183,6 +183,7 @@ class LmdbEngine:
         if self.writer is not None or self._readonly or self.fd < 0:
             timeout = self._prepare_write(thread, timeout)
         fd = self.fd
+        txn = transaction = None
         try:
             try:
                 _flock(fd, _LOCK_NOW)
@@ -198,6 +199,7 @@ class LmdbEngine:
             return transaction
         except BaseException:
             # also when Ctrl-C arrives just after the lock was taken
+            txn = transaction = None
             if fd == self.fd >= 0:
                 _flock(fd, _UNLOCK)
             raise
@@ -281,11 +283,11 @@ class LmdbEngine:
         """Remove everything in one commit."""
         while True:
             transaction = self.write(timeout)
-            txn = transaction.txn
             try:
                 assert self._env is not None
-                txn.drop(self._env.open_db(None, txn), delete=False)
-                txn.commit()
+                main = self._env.open_db(None, transaction.txn)
+                transaction.txn.drop(main, delete=False)
+                transaction.txn.commit()
                 return
             except lmdb.MapFullError:
                 transaction.abort()
@@ -395,7 +397,8 @@ class LmdbEngine:
     def release(self) -> None:
         """Free the writer's lock, at the end of the write transaction."""
         self.writer = None
-        _flock(self.fd, _UNLOCK)
+        if self.fd >= 0:
+            _flock(self.fd, _UNLOCK)
         if self._closing:
             self._finish_close()
 

@@ -206,15 +206,25 @@ class LmdbWriteTransaction:
 
     def abort(self) -> None:
         """Forget the writes and end; calling it after the end does nothing."""
-        txn = self.txn
-        if txn is ENDED:
+        if self.txn is ENDED:
             return
-        engine = self._engine
         try:
-            self.txn = ENDED
-            txn.abort()
+            self._let_go()
         finally:
-            engine.release()
+            self._engine.release()
+
+    def _let_go(self) -> None:
+        """Abort LMDB's transaction by freeing it.
+
+        `abort` of lmdb waits for a moment when no other thread is reading, which with busy threads
+        takes seconds or for ever (it guards nested transactions, which we do not have).
+        """
+        handle = weakref.ref(self.txn)
+        self.txn = ENDED
+        kept = handle()
+        if kept is not None:
+            # something that is not ours has a reference, a debugger for instance
+            kept.abort()
 
     def __del__(self) -> None:
         if self.txn is not ENDED:
@@ -294,20 +304,23 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
 
     def _repeat_on_larger_map(self) -> None:
         engine = self._engine
-        self.txn.abort()
         try:
+            self._let_go()
             engine.grow()
-            self.txn = txn = engine.begin(None, None, True)
-            if txn.id() != self.id:
+            self.txn = engine.begin(None, None, True)
+            if self.txn.id() != self.id:
                 raise ConflictError(
                     f"a program that is not richstore has written to {engine.path} while its map "
                     f"was growing; run the transaction again"
                 )
         except BaseException:
-            self.abort()
+            if self.txn is ENDED:
+                engine.release()
+            else:
+                self.abort()
             raise
         for key, value in self._writes.items():
             if value is None:
-                txn.delete(key)
+                self.txn.delete(key)
             else:
-                txn.put(key, value)
+                self.txn.put(key, value)
