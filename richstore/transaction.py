@@ -216,6 +216,8 @@ class Transaction:
     def commit(self) -> None:
         """Write everything and show it to all; on any error nothing has changed."""
         self.committing = True
+        if len(self.levels) > 1:
+            self.release(self.levels[1])
         try:
             written, dead = self._write()
             if not written:
@@ -457,6 +459,23 @@ class Transaction:
             root.born = self.engine.id
         self.count += (root is not None) - existed
 
+    def births(self) -> int:
+        """Return how many nodes were born in the innermost level, to be handed to `unborn`."""
+        return len(self.levels[-1].births)
+
+    def unborn(self, births: int) -> None:
+        """Undo the births since `births` was taken: the operation that made them has failed."""
+        level = self.levels[-1]
+        for node in list(level.births)[births:]:
+            del level.births[node]
+            if node in self.touched:
+                # it had left the store, and was about to come back
+                node.kind.discard(node)
+                del self.touched[node], level.saved[node]
+            if node.record is not None:
+                node.record.dismiss(node)
+            node.tx = None
+
     # --- encoding ---
 
     def order(self, record: Record) -> list[Node]:
@@ -569,7 +588,13 @@ def run(
     transaction = current(tracker)
     if transaction is not None:
         transaction.check_open()
-        return work(transaction)
+        births = transaction.births()
+        try:
+            return work(transaction)
+        except BaseException:
+            if not transaction.ended:
+                transaction.unborn(births)
+            raise
     attempt = 0
     while True:
         transaction = Transaction(tracker)

@@ -25,7 +25,7 @@ from sample_classes import Bare
 
 import richstore
 
-KEYS = st.sampled_from(["a", "b", ("long" * 200, 1)])
+KEYS = st.sampled_from(["a", "b", (1, "c")])
 ATOMS = st.one_of(
     st.integers(-3, 3), st.sampled_from(["x", "y", "", None, True, 1.5, b"b", (1, "t")])
 )

@@ -1,7 +1,9 @@
 """What an engine is: ordered bytes → bytes with transactions.
 
 Engines know nothing of records, keys of users or nodes. Keys are 1 to 511 bytes, values any length.
-Commits are numbered 1, 2, 3, …; every reader sees exactly the state after one commit.
+Commits are numbered 1, 2, 3, …; every reader sees exactly the state after one commit. What has
+ended, by itself or with its engine, raises `ClosedError` when it is used; dropping a transaction
+ends it. `tests/engines/conformance.py` is this page as a test suite.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ __all__ = ["Engine", "ReadTransaction", "WriteTransaction"]
 
 
 class ReadTransaction(Protocol):
-    """A frozen view of one committed state; usable from any thread, by one at a time."""
+    """A frozen view of one committed state; safe to use from many threads."""
 
     @property
     def id(self) -> int:
@@ -42,7 +44,7 @@ class WriteTransaction(Protocol):
 
     @property
     def id(self) -> int:
-        """The number that this commit will have."""
+        """The number that this commit will have (has, when it has ended)."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
@@ -53,7 +55,11 @@ class WriteTransaction(Protocol):
         """As `ReadTransaction.scan`, own writes included."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Store `value` under `key`."""
+        """Store `value` under `key`.
+
+        Raises:
+            ValueError: the key is empty or longer than 511 bytes.
+        """
 
     def delete(self, key: bytes) -> bool:
         """Remove `key`; return whether it was there."""
@@ -61,7 +67,8 @@ class WriteTransaction(Protocol):
     def commit(self) -> None:
         """Make the writes durable as the engine was told to, visible at once, and end.
 
-        On any exception nothing was written and the transaction has ended.
+        A commit without writes takes no number. On any exception nothing was written and the
+        transaction has ended.
 
         Raises:
             ConflictError: an optimistic engine saw another commit first.

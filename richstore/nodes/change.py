@@ -81,10 +81,16 @@ def _apply(
     transaction.touch(node)
     record = node.record
     assert record is not None
+    births = transaction.births()
     try:
         result = operation(Edit(transaction, record), node, *arguments)
     except EncodingError as error:
+        transaction.unborn(births)
         raise error.inside(record.path + path_to(record, node)) from error.__cause__
+    except BaseException:
+        if not transaction.ended:
+            transaction.unborn(births)
+        raise
     if removes or record in transaction.reach:
         transaction.removed(record)
     return result

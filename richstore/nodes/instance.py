@@ -326,7 +326,8 @@ def _set_attribute(edit: Edit, node: Node, name: str, value: Any) -> None:
             raise
     elif hasattr(type(found), "__set__") and type(found) is not MemberDescriptorType:
         # a property's setter is the class's own code, and sets what it sets through us
-        object.__setattr__(face, name, value)
+        with edit.tx.nested():
+            object.__setattr__(face, name, value)
         return
     else:
         object.__setattr__(face, name, edit.adopt(value, f".{name}"))

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conformance import EngineConformance, contents, fill
 
+from engines.conformance import EngineConformance, contents, fill
 from richstore.engines.memory import MemoryEngine
 from richstore.errors import ConflictError
 

@@ -4,7 +4,8 @@
 of lmdb leaves it.
 """
 
-from richstore.engines.lmdb.engine import LmdbEngine, open_lmdb
+from richstore.engines.lmdb.engine import LmdbEngine
+from richstore.engines.lmdb.opening import open_lmdb
 from richstore.engines.lmdb.transactions import LmdbReadTransaction, LmdbWriteTransaction
 
 __all__ = ["LmdbEngine", "LmdbReadTransaction", "LmdbWriteTransaction", "open_lmdb"]

@@ -60,11 +60,10 @@ from richstore.engines.lmdb.transactions import (
     LmdbWriteTransaction,
     ReplayingWriteTransaction,
 )
-from richstore.engines.netfs import refuse_network
 from richstore.engines.registry import Registry
 from richstore.errors import ClosedError, LockTimeoutError, ReadOnlyError
 
-__all__ = ["LmdbEngine", "open_lmdb"]
+__all__ = ["LmdbEngine", "registry"]
 
 _flock = fcntl.flock
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -230,7 +229,7 @@ class LmdbEngine:
         commit will raise `ClosedError`, and the file stays open until then. Calling it again does
         nothing.
         """
-        with _registry.lock, self._lock:
+        with registry.lock, self._lock:
             if self.closed:
                 return
             self._references -= 1
@@ -256,7 +255,7 @@ class LmdbEngine:
     # --- sharing ---
 
     def share(self, flag: str, synchronous: str) -> None:
-        """Count one more who has opened this file; `_registry.lock` is held.
+        """Count one more who has opened this file; `registry.lock` is held.
 
         Raises:
             ValueError: it is open with a weaker `synchronous`.
@@ -407,14 +406,14 @@ class LmdbEngine:
         return translate(error, self._path, closed=self.closed)
 
     def _finish_close(self) -> None:
-        with _registry.lock, self._lock:
+        with registry.lock, self._lock:
             self._closing = False
             env = self._env
             self._env = None
             self.begin = self._begin_without_environment
             fd = self.fd
             self.fd = -1
-            _registry.remove(self._key)
+            registry.remove(self._key)
             if env is not None:
                 if self._writable:
                     extend_to_last_page(env, fd)
@@ -447,83 +446,4 @@ class LmdbEngine:
             self.fd = -1
 
 
-_registry: Registry[LmdbEngine] = Registry()
-
-
-def open_lmdb(
-    path: str,
-    flag: str,
-    *,
-    synchronous: str,
-    timeout: float | None,
-    map_size: int | None = None,
-    allow_network: bool = False,
-) -> LmdbEngine:
-    """Open a file, or share the engine that this process has for it.
-
-    Every call needs one `close()` of the engine. An open file keeps the `synchronous` it was first
-    opened with (`full` if that was with `r`): who asks for a weaker one gets it, who asks for a
-    stricter one an error.
-
-    Args:
-        path: the file; a lock file lies beside it, `<path>-lock`.
-        flag: `r` an existing file, for reading; `w` an existing file; `c` made if missing; `n`
-            emptied if it exists.
-        synchronous: `full`: a commit is on disk when it returns. `normal`: the last commits may
-            be lost when the power fails. `off`: so may more, and the file can be damaged then;
-            the death of the process alone never loses anything.
-        timeout: how many seconds `n` waits for a writer; None for ever.
-        map_size: bytes of address space to begin with; None for more than the disk has.
-        allow_network: open it on a network file system too.
-
-    Raises:
-        OSError: as `open()` would; with `ENOTSUP` on a network file system.
-        FormatError: the file is not one of LMDB, or is incomplete; nothing was changed.
-        LockTimeoutError: with `n`, another process did not finish writing in time.
-        ValueError: `flag` or `synchronous` is none of the words above, or the file is open in this
-            process with a weaker `synchronous`.
-    """
-    if flag not in ("r", "w", "c", "n"):
-        raise ValueError(f"flag is {flag!r}, and must be 'r', 'w', 'c' or 'n'")
-    if synchronous not in SYNCHRONOUS:
-        raise ValueError(f"synchronous is {synchronous!r}, and must be 'full', 'normal' or 'off'")
-    # two names of one file must lead to one lock file
-    path = os.path.realpath(path)
-    if not allow_network:
-        refuse_network(path)
-    with _registry.lock:
-        fd, writable = open_data_file(path, flag)
-        try:
-            key = file_key(fd)
-            engine = _registry.get(key)
-            if engine is not None:
-                if engine.closed:
-                    raise OSError(
-                        errno.EBUSY,
-                        "the file was closed while another thread of this process was inside a "
-                        "transaction on it; let that end first",
-                        path,
-                    )
-                engine.share(flag, synchronous)
-                os.close(fd)
-            else:
-                engine = LmdbEngine(
-                    path,
-                    fd,
-                    key,
-                    writable=writable,
-                    readonly=flag == "r",
-                    synchronous="full" if flag == "r" else synchronous,
-                    map_size=map_size,
-                )
-                _registry.add(key, engine)
-        except BaseException:
-            os.close(fd)
-            raise
-    if flag == "n" and engine.last_commit():
-        try:
-            engine.clear(timeout)
-        except BaseException:
-            engine.close()
-            raise
-    return engine
+registry: Registry[LmdbEngine] = Registry()

@@ -1,0 +1,1 @@
+"""Tests of the engines; `conformance` is the suite that every engine passes."""
