@@ -14,7 +14,7 @@ from richstore.errors import (
 )
 from richstore.nodes import is_tracked, plain, transactional
 from richstore.snapshot import Snapshot
-from richstore.store import Store, open  # noqa: A004 - the name that dbm and shelve have
+from richstore.store import Store, open
 from richstore.transaction import Transaction
 
 __all__ = [

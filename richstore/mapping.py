@@ -85,9 +85,7 @@ class Range:
                 run.append((full, key, name, stored))
         yield from self._flush(run)
 
-    def _flush(
-        self, run: list[tuple[bytes, Any, bytes, Any]]
-    ) -> Iterator[tuple[Any, bytes, Any]]:
+    def _flush(self, run: list[tuple[bytes, Any, bytes, Any]]) -> Iterator[tuple[Any, bytes, Any]]:
         if run:
             run.sort(key=lambda row: row[0], reverse=self.reverse)
             yield from [row[1:] for row in run]
@@ -111,7 +109,7 @@ class Reading(Mapping[Key, Any]):
     def __reversed__(self) -> Iterator[Key]:
         return (key for key, _, _ in self._scan(Range(reverse=True)))
 
-    def keys(  # type: ignore[override]
+    def keys(
         self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
     ) -> Keys:
         """Return a live, set-like view of the keys, or of a range of them.
@@ -127,13 +125,13 @@ class Reading(Mapping[Key, Any]):
         """
         return Keys(self, Range(start, stop, prefix, reverse))
 
-    def items(  # type: ignore[override]
+    def items(
         self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
     ) -> Items:
         """Return a live, set-like view of the items; the arguments are those of `keys`."""
         return Items(self, Range(start, stop, prefix, reverse))
 
-    def values(  # type: ignore[override]
+    def values(
         self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
     ) -> Values:
         """Return a live view of the values; the arguments are those of `keys`."""

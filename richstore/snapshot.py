@@ -27,8 +27,9 @@ _MISSING = object()
 class Snapshot(Reading):
     """A store as it was at one moment: a read-only mapping, whatever others commit meanwhile.
 
-    Made by `Store.snapshot()`. Usable from any thread, in a `with` block or until `close()`. A change
-    at any depth raises `ReadOnlyError`. While it is open, the space of what others delete is kept.
+    Made by `Store.snapshot()`. Usable from any thread, in a `with` block or until `close()`. A
+    change at any depth raises `ReadOnlyError`. While it is open, the space of what others delete
+    is kept.
 
     Example:
         >>> import richstore

@@ -1,6 +1,7 @@
 """The store: a mapping whose values persist themselves, and `open()`.
 
-A `Store` is a handle. All handles on one file in a process share one tracker, and so the live values.
+A `Store` is a handle. All handles on one file in a process share one tracker, and so the live
+values.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -18,12 +19,12 @@ from richstore.codec import records
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import open_lmdb
 from richstore.engines.memory import MemoryEngine
-from richstore.errors import ClosedError, ConflictError, EncodingError
+from richstore.errors import ClosedError, EncodingError
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, frozen_value, plain
 from richstore.nodes.adopt import Adopter
 from richstore.snapshot import Snapshot
-from richstore.tracker import FORMAT_KEY, ROOT, Record, Tracker
+from richstore.tracker import FORMAT_KEY, Record, Tracker
 from richstore.transaction import Transaction, current, run
 
 __all__ = ["Store", "open"]
@@ -37,7 +38,7 @@ _open_stores: weakref.WeakValueDictionary[int, Store] = weakref.WeakValueDiction
 CACHE_SIZE = 64 * 1024 * 1024
 
 
-def open(  # noqa: A001 - the name that dbm and shelve have
+def open(
     target: str | os.PathLike[str],
     flag: str = "c",
     *,
@@ -98,8 +99,10 @@ def open(  # noqa: A001 - the name that dbm and shelve have
             )
             engine = file
             try:
-                tracker = file.shared.get("tracker")
-                if tracker is None:
+                known = file.shared.get("tracker")
+                if isinstance(known, Tracker):
+                    tracker = known
+                else:
                     tracker = _new_tracker(engine, cache_size, timeout)
                     file.shared["tracker"] = tracker
                 tracker.timeout = timeout
@@ -361,7 +364,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._run(work)
         return self[key]
 
-    def update(self, *others: Any, **named: Any) -> None:  # type: ignore[override]
+    def update(self, *others: Any, **named: Any) -> None:
         """Set many items in one transaction: all of them, or on an error none.
 
         Args:
@@ -547,9 +550,7 @@ def _merge(
 ) -> Iterator[tuple[bytes, Any]]:
     """Mix what a transaction has set under keys into what is stored."""
     first, last, reverse = rows.first_name, rows.last_name, rows.reverse
-    own = sorted(
-        (name for name in transaction.roots if first <= name < last), reverse=not reverse
-    )
+    own = sorted((name for name in transaction.roots if first <= name < last), reverse=not reverse)
     roots = transaction.roots
     for name, record in stored:
         while own and (own[-1] > name if reverse else own[-1] < name):

@@ -1,17 +1,16 @@
-"""The root tracker: which node lives in which record, which records are loaded, and whether they are
-still what the engine holds.
+"""The root tracker: which node lives in which record, which records are loaded, and how fresh.
 
 Theory of operation
 -------------------
 
-A **node** stands for one mutable container or instance inside a stored value; users hold its *face*
-(a proxy or a tracked instance). A **record** is one value with all its nodes. A **tracker** holds the
-records of one open engine.
+A **node** stands for one mutable container or instance inside a stored value; users hold its
+*face* (a proxy or a tracked instance). A **record** is one value with all its nodes. A
+**tracker** holds the records of one open engine.
 
-The invariant: *every loaded record that is not marked stale equals what the engine held after commit
-`seen`*. Everything that reads the engine goes through `view()`, which first brings `seen` up to the
-state it is about to read: the change log says which records other processes changed since, and those
-are marked stale (their faces then load them again on first use).
+The invariant: *every loaded record that is not marked stale equals what the engine held after
+commit `seen`*. Everything that reads the engine goes through `view()`, which first brings `seen`
+up to the state it is about to read: the change log says which records other processes changed
+since, and those are marked stale (their faces then load them again on first use).
 
 A commit of this process is invisible until it is *installed* (`pending` bridges the moment between
 the engine's commit and that), so that other threads never see half of it.
@@ -103,15 +102,19 @@ class Kind(Protocol):
 
     Attributes:
         keeps_fragment: whether a fragment is good until the node is touched again.
+        clean, mediated, frozen: the classes of faces, see `nodes.base`.
     """
 
     keeps_fragment: bool
+    clean: type
+    mediated: type
+    frozen: type
 
     def head(self, node: Node) -> int | type:
         """Return the code of the node table, or the class of an instance."""
 
     def begin(self, node: Node) -> None:
-        """Make a working copy; the face shows it to its transaction and the old content to others."""
+        """Make a working copy; the face shows it to its transaction, the content to others."""
 
     def install(self, node: Node) -> None:
         """Make the working copy the content."""
@@ -139,6 +142,18 @@ class Kind(Protocol):
 
     def settle(self, node: Node) -> None:
         """Make the face show its content again."""
+
+    def loaded(self, node: Node) -> None:
+        """Take what the codec has filled as the content."""
+
+    def adopt(self, adopter: Any, original: Any, content: Any) -> Any:
+        """Return the face of a new node that copies `original`, a value or a node's face."""
+
+    def items(self, node: Node) -> list[tuple[str, Any]]:
+        """Return what is inside, each with how Python would write the way to it."""
+
+    def plain(self, node: Node, copies: Any) -> Any:
+        """Return the plain copy."""
 
 
 class Faces(Protocol):
@@ -280,7 +295,7 @@ class Tracker:
 
     @contextmanager
     def view(self) -> Iterator[ReadTransaction]:
-        """Give a read transaction of exactly the state that loaded records have; locks the tracker."""
+        """Give a read transaction of just the state that records have; locks the tracker."""
         while True:
             with self.lock:
                 transaction = self.engine.read()
@@ -502,7 +517,9 @@ def _noting(tracker: Tracker, name: bytes, parts: records.Parts, load: Callable[
     except Exception as error:
         place = f"[{tracker.user_key(name, parts.key)!r}]"
         if isinstance(error, (ImportError, AttributeError)):
-            error.add_note(f"richstore: while reading the value at {place} of {tracker.engine.path}")
+            error.add_note(
+                f"richstore: while reading the value at {place} of {tracker.engine.path}"
+            )
             raise
         if isinstance(error, (CorruptionError, FormatError)):
             raise

@@ -3,20 +3,22 @@
 Theory of operation
 -------------------
 
-A transaction holds the writer's lock of its engine from begin to end, so what it reads is the latest.
-The first change to a node *touches* it: the node gets a working copy, which the transaction's context
-sees, while all others go on seeing the committed content. Nodes *born* in the transaction need no
-copy: nobody else can reach them.
+A transaction holds the writer's lock of its engine from begin to end, so what it reads is the
+latest. The first change to a node *touches* it: the node gets a working copy, which the
+transaction's context sees, while all others go on seeing the committed content. Nodes *born* in
+the transaction need no copy: nobody else can reach them.
 
-A **level** is one savepoint: what to put back if it is rolled back. Level 0 is the transaction itself;
-ending a level well merges it into the one below.
+A **level** is one savepoint: what to put back if it is rolled back. Level 0 is the transaction
+itself; ending a level well merges it into the one below.
 
-Commit encodes the records that changed, puts them, extends the change log, commits the engine, and
-then installs: one assignment (`done = True`) shows all working copies to everybody at once, and what
-follows only tidies up. An exception before the engine's commit leaves disk and memory as they were.
+Commit encodes the records that changed, puts them, extends the change log, commits the engine,
+and then installs: one assignment (`done = True`) shows all working copies to everybody at once,
+and what follows only tidies up. An exception before the engine's commit leaves disk and memory as
+they were.
 
-The current transaction is found through a context variable, so threads and asyncio tasks each have
-their own. A task that merely inherited the context of the task that began a transaction is not in it.
+The current transaction is found through a context variable, so threads and asyncio tasks each
+have their own. A task that merely inherited the context of the task that began a transaction is
+not in it.
 """
 
 from __future__ import annotations
@@ -395,7 +397,7 @@ class Transaction:
         level.births.clear()
         level.saved.clear()
         level.roots.clear()
-        self.reach.clear()
+        self.reach = dict.fromkeys(self.reach)
 
     # --- changes ---
 
@@ -485,7 +487,7 @@ class Transaction:
         order: list[Node] = []
         entered: set[Node] = set()
         # entries: a node whose kids are still to come, or one that is complete (marked by None)
-        stack: list[Node | None] = kids[::-1]
+        stack: list[Node | None] = [*reversed(kids)]
         while stack:
             node = stack.pop()
             if node is None:
@@ -578,9 +580,7 @@ def detached(node: Node) -> DetachedError:
     )
 
 
-def run(
-    tracker: Tracker, timeout: float | None, work: Callable[[Transaction], Any]
-) -> Any:
+def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], Any]) -> Any:
     """Run `work` in the current transaction, or in one of its own.
 
     An engine that cannot lock may refuse the commit; then the work runs again on the new state.

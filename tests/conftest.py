@@ -199,7 +199,14 @@ def canonical(value: Any) -> Any:
             return (kind, x)
         if isinstance(x, _CODE):
             return (kind, x.__name__ if hasattr(x, "__name__") else str(x))
-        if type(x).__module__ in ("datetime", "uuid", "decimal", "pathlib", "re", "fractions"):
+        if type(x).__module__.split(".")[0] in (
+            "datetime",
+            "uuid",
+            "decimal",
+            "pathlib",
+            "re",
+            "fractions",
+        ):
             return (kind, x)
         if not attributes and isinstance(x, (int, float, complex, str, bytes, type(None))):
             return (kind, x)

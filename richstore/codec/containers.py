@@ -1,8 +1,8 @@
 """Containers with a class of their own: made empty and filled past the class's own methods.
 
-Pickle fills a subclass of list or dict through its `append` and `__setitem__`, so a class that does
-more than store there is not restored to what it was. Here the methods of the built-in base are used.
-`make` and `fill` are named in records; what they take and return is part of the format.
+Pickle fills a subclass of list or dict through its `append` and `__setitem__`, so a class that
+does more than store there is not restored to what it was. Here the methods of the built-in base
+are used. `make` and `fill` are named in records; what they take and return is part of the format.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def extra(raw: Any) -> Any:
 
 def make(cls: type, argument: Any) -> Any:
     """Return an empty instance."""
+    base: Any
     for base in VALUES:
         if issubclass(cls, base):
             return base.__new__(cls, argument)
-    made = cls.__new__(cls)
+    new: Any = cls.__new__
+    made = new(cls)
     if isinstance(made, collections.deque):
         collections.deque.__init__(made, (), argument)
     elif isinstance(made, collections.defaultdict):

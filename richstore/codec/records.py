@@ -5,21 +5,22 @@ Theory of operation
 
 A record is *envelope, node table, opcode stream* (`docs/design.md` has it byte by byte).
 
-Every node of a record has a *slot*, a small number. The stream is one pickle in which slot `n` owns
-two places of the unpickler's memo: `2n` is its raw container, `2n + 1` is what others see of it (a
-proxy when the record is read as live nodes, the raw container itself when it is read as plain data).
-The stream fills the containers one after the other:
+Every node of a record has a *slot*, a small number. The stream is one pickle in which slot `n`
+owns two places of the unpickler's memo: `2n` is its raw container, `2n + 1` is what others see of
+it (a proxy when the record is read as live nodes, the raw container itself when it is read as
+plain data). The stream fills the containers one after the other:
 
     BINGET 2n, MARK, items …, APPENDS | SETITEMS | ADDITEMS, POP
 
-so that aliases and cycles are plain memo references, unpickling is one pass in C, and the *fragment*
-of a node that did not change can be kept and joined again. The containers themselves are made before
-the stream starts, by a *prelude* that is not stored: its `NEXT_BUFFER` opcodes take the objects from
-a list, `MEMOIZE`d by explicit number. Who reads decides what is in that list.
+so that aliases and cycles are plain memo references, unpickling is one pass in C, and the
+*fragment* of a node that did not change can be kept and joined again. The containers themselves
+are made before the stream starts, by a *prelude* that is not stored: its `NEXT_BUFFER` opcodes
+take the objects from a list, `MEMOIZE`d by explicit number. Who reads decides what is in that
+list.
 
-The pickler does the reverse with its own memo, set to `{id(node): (2n + 1, node)}`: nodes come out as
-`BINGET`s without a call into Python. Its `fast` mode keeps everything else out of the memo, which is
-what makes fragments independent of each other.
+The pickler does the reverse with its own memo, set to `{id(node): (2n + 1, node)}`: nodes come
+out as `BINGET`s without a call into Python. Its `fast` mode keeps everything else out of the
+memo, which is what makes fragments independent of each other.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class RecordPickler(pickle.Pickler):
         self._buffer = io.BytesIO()
         super().__init__(self._buffer, 5)
         self.fast = True
-        self.memo = faces  # type: ignore[assignment]
+        self.memo = faces
 
     def reducer_override(self, obj: Any) -> Any:
         """Store by value the classes and functions that no name finds."""
@@ -218,7 +219,9 @@ def object_fragment(slot: int, state: bytes) -> bytes:
     return _get_face(slot) + state + _BUILD + _POP
 
 
-def built_fragment(slot: int, pickler: RecordPickler, parts: tuple[Any, ...]) -> tuple[bytes, bytes]:
+def built_fragment(
+    slot: int, pickler: RecordPickler, parts: tuple[Any, ...]
+) -> tuple[bytes, bytes]:
     """Return the two fragments of a node whose object is made by a call in the stream.
 
     Args:
@@ -470,5 +473,5 @@ def decode(
     # One frame around everything lets the unpickler read its input in one piece.
     prelude[1] = sum(map(len, prelude[2:])).to_bytes(8, "little")
     unpickler = _Unpickler(io.BytesIO(b"".join(prelude)), buffers=containers)
-    unpickler.wrap = wrap  # type: ignore[method-assign]
+    unpickler.wrap = wrap
     return unpickler.load()

@@ -82,11 +82,13 @@ class Faces:
         kind: Any
         if layout is not None:
             kind = kind_of(layout)
-            node = known if known is not None and known.kind is kind else None
-            if node is None:
-                node = kind.make(record, slot, uid, kind.clean)
-            kind.take(node, raw)
-            return node
+            taken: Node
+            if known is not None and known.kind is kind:
+                taken = known
+            else:
+                taken = kind.make(record, slot, uid, kind.clean)
+            kind.take(taken, raw)
+            return taken
         kind = generic_kind(type(raw))
         if known is not None and known.kind is kind:
             kind.take(known, raw)

@@ -1,8 +1,8 @@
 """Adoption: plain values become nodes of a record, copied, never taken over.
 
-Mutables are copied into nodes; immutables stay as they are, unless they hold mutables. A face of the
-same record stays itself (an alias, or a move); a face of anything else is copied as its value. An
-object that occurs twice becomes one node.
+Mutables are copied into nodes; immutables stay as they are, unless they hold mutables. A face of
+the same record stays itself (an alias, or a move); a face of anything else is copied as its
+value. An object that occurs twice becomes one node.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Adopter:
         if known is not None:
             return known[0]
         outer_queue, outer_path = self.queue, self.path
-        self.queue = queue = []
+        queue: list[tuple[Callable[[], None], Path]] = []
+        self.queue = queue
         try:
             result = self._adopt(value, type(value))
             self.memo[id(value)] = (result, value)

@@ -8,14 +8,14 @@ A **face** is what users hold for a node. Its class is its state:
   committed content elsewhere, and loads what is stale.
 - *frozen*: from a snapshot.
 
-The classes of one kind have the same layout and are switched by `set_class`; wrapt would take a plain
-`face.__class__ = …` for an assignment to the wrapped object.
+The classes of one kind have the same layout and are switched by `set_class`; wrapt would take a
+plain `face.__class__ = …` for an assignment to the wrapped object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import wrapt
 
@@ -37,15 +37,16 @@ __all__ = [
 set_class: Callable[[Any, type], None] = object.__dict__["__class__"].__set__
 
 
-class BaseProxy(wrapt.BaseObjectProxy):  # type: ignore[misc]
+class BaseProxy(wrapt.BaseObjectProxy[Any]):
     """A face that wraps the committed content of its node."""
 
     __slots__ = ("_self_node",)
+    # where `node_of` finds the way from a face of any class to its node
+    _richstore_node_: ClassVar[Callable[[Any], Node]]
 
 
 get_node: Callable[[Any], Node] = BaseProxy.__dict__["_self_node"].__get__
 set_node: Callable[[Any, Node], None] = BaseProxy.__dict__["_self_node"].__set__
-# Where `node_of` finds the way from a face of any class to its node.
 BaseProxy._richstore_node_ = staticmethod(get_node)
 
 new_proxy: Callable[[type], Any] = wrapt.BaseObjectProxy.__new__

@@ -34,9 +34,7 @@ class Edit:
         self.adopt: Any = tx.tracker.faces.adopter(tx, record)
 
 
-def change(
-    face: Any, operation: Callable[..., Any], *arguments: Any, removes: bool = True
-) -> Any:
+def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: bool = True) -> Any:
     """Run one operation on the node of a face, as a transaction of its own or in the current one.
 
     Args:

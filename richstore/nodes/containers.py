@@ -1,8 +1,8 @@
 """Lists, dicts and sets: their kinds, and the proxies that users hold.
 
-The wrapped container holds faces where it holds mutables, so reads of a clean proxy are wrapt's own,
-in C. Mutators go through `change`; what they hand out of the container (`pop` and its like) is plain
-data. The mediated class of each kind answers every read from `view(face)`.
+The wrapped container holds faces where it holds mutables, so reads of a clean proxy are wrapt's
+own, in C. Mutators go through `change`; what they hand out of the container (`pop` and its like)
+is plain data. The mediated class of each kind answers every read from `view(face)`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Proxy(BaseProxy):
         return repr(view(self))
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(view(self))
+        items: Iterator[Any] = reversed(view(self))
+        return items
 
 
 # --- kinds --------------------------------------------------------------------------------------
@@ -245,7 +246,8 @@ LIST = _ListKind(list, records.LIST)
 DICT = _DictKind(dict, records.DICT)
 SET = _SetKind(set, records.SET)
 
-# --- operations: (edit, node, *arguments) -> result, all or nothing --------------------------------
+# --- operations: (edit, node, *arguments) -> result, all or nothing
+# --------------------------------
 
 
 def _list_append(edit: Edit, node: Node, item: Any) -> None:
@@ -587,18 +589,18 @@ def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-_OPERATORS = {
-    "__getitem__": operator.getitem, "__len__": len, "__iter__": iter, "__contains__": operator.contains,
-    "__eq__": operator.eq, "__ne__": operator.ne, "__lt__": operator.lt, "__le__": operator.le,
-    "__gt__": operator.gt, "__ge__": operator.ge, "__add__": operator.add, "__mul__": operator.mul,
-    "__or__": operator.or_, "__and__": operator.and_, "__sub__": operator.sub, "__xor__": operator.xor,
-    "__bool__": bool, "__str__": str, "__format__": format,
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "__getitem__": operator.getitem, "__len__": len, "__iter__": iter, "__contains__":
+    operator.contains, "__eq__": operator.eq, "__ne__": operator.ne, "__lt__": operator.lt,
+    "__le__": operator.le, "__gt__": operator.gt, "__ge__": operator.ge, "__add__": operator.add,
+    "__mul__": operator.mul, "__or__": operator.or_, "__and__": operator.and_, "__sub__":
+    operator.sub, "__xor__": operator.xor, "__bool__": bool, "__str__": str, "__format__": format,
 }  # fmt: skip
 _REFLECTED = {
     "__radd__": operator.add, "__rmul__": operator.mul, "__ror__": operator.or_,
     "__rand__": operator.and_, "__rsub__": operator.sub, "__rxor__": operator.xor,
 }  # fmt: skip
-_READERS = {
+_READERS: dict[type, tuple[str, ...]] = {
     list: ("copy", "count", "index"),
     dict: ("copy", "get", "items", "keys", "values"),
     set: (
@@ -606,7 +608,7 @@ _READERS = {
         "symmetric_difference", "union",
     ),
 }  # fmt: skip
-_MUTATORS = {
+_MUTATORS: dict[type, tuple[str, ...]] = {
     list: (
         "append", "insert", "extend", "__iadd__", "__imul__", "__setitem__", "__delitem__", "pop",
         "remove", "clear", "sort", "reverse",
@@ -634,7 +636,7 @@ def mediated_class(clean: type, readers: Iterable[str]) -> type:
     return type(clean.__name__, (clean,), namespace)
 
 
-_ABCS = {list: MutableSequence, dict: MutableMapping, set: MutableSet}
+_ABCS: dict[type, Any] = {list: MutableSequence, dict: MutableMapping, set: MutableSet}
 
 for _kind, _proxy in ((LIST, ListProxy), (DICT, DictProxy), (SET, SetProxy)):
     _kind.clean = _proxy

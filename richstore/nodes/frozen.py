@@ -1,4 +1,4 @@
-"""Frozen faces: values of snapshots, and parts of opaque objects. Reading works, changing raises."""
+"""Frozen faces: values of snapshots, and parts of opaque objects, to be read only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from richstore.tracker import Node
 __all__ = ["freeze", "frozen_value"]
 
 _CONTAINERS = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
-_KINDS = {list: LIST, dict: DICT, set: SET}
+_KINDS: dict[type, Any] = {list: LIST, dict: DICT, set: SET}
 
 
 def frozen_value(parts: records.Parts) -> Any:
@@ -47,7 +47,7 @@ def frozen_value(parts: records.Parts) -> Any:
     value = records.decode(parts, containers, wrap)
     for node in nodes:
         node.kind.loaded(node)
-        set_class(node.face, node.kind.frozen)  # type: ignore[attr-defined]
+        set_class(node.face, node.kind.frozen)
     return value
 
 
@@ -81,7 +81,7 @@ def freeze(value: Any) -> Any:
     kind: Any = _KINDS.get(type(value))
     if kind is None:
         node = _wrap(value)
-        set_class(node.face, node.kind.frozen)  # type: ignore[attr-defined]
+        set_class(node.face, node.kind.frozen)
         return node.face
     node = kind.make(None, -1, -1, kind.frozen)
     raw = node.content

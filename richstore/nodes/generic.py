@@ -1,12 +1,13 @@
 """The generic proxy: for values with no face of their own.
 
-Deques, bytearrays, arrays, subclasses of list, dict and set, and whatever else pickle can store. A call
-runs on a working copy; the state before and after tells whether it was a change. A call that changed
-nothing costs no lock. One that did becomes the node's new content; if another writer was faster, it
-runs again on the latest content, inside the transaction.
+Deques, bytearrays, arrays, subclasses of list, dict and set, and whatever else pickle can store.
+A call runs on a working copy; the state before and after tells whether it was a change. A call
+that changed nothing costs no lock. One that did becomes the node's new content; if another writer
+was faster, it runs again on the latest content, inside the transaction.
 
-Containers of this kind (subclasses of list, dict, set; deque) hold faces, so what is inside them is
-tracked. All others are *opaque*: what they hand out of their inside is frozen, and changing it raises.
+Containers of this kind (subclasses of list, dict, set; deque) hold faces, so what is inside them
+is tracked. All others are *opaque*: what they hand out of their inside is frozen, and changing it
+raises.
 """
 
 from __future__ import annotations
@@ -30,15 +31,14 @@ from richstore.nodes.base import (
     is_face,
     new_proxy,
     node_of,
-    set_class,
     set_content,
     set_node,
     view,
 )
 from richstore.nodes.change import Edit, change
-from richstore.nodes.plain import Plain, plain, reduce_plain
+from richstore.nodes.plain import Plain, reduce_plain
 from richstore.tracker import Node, Record
-from richstore.transaction import current, detached
+from richstore.transaction import detached
 
 __all__ = ["GenericKind", "GenericProxy", "generic_kind"]
 
@@ -209,7 +209,14 @@ class GenericKind:
         if self.base is None:
             return records.load_blob, (records.dump_blob(raw),)
         state = (containers.items(raw), containers.attributes(raw))
-        return containers.make, (self.cls, containers.extra(raw)), state, None, None, containers.fill
+        return (
+            containers.make,
+            (self.cls, containers.extra(raw)),
+            state,
+            None,
+            None,
+            containers.fill,
+        )
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment that fills the object; the one that makes it goes to `made`."""
@@ -252,7 +259,9 @@ class GenericKind:
         made = self.copy(raw)
         copies.keep(node.face, made)
         self.adopt_inside(
-            made, lambda value, step="": copies(value), lambda value, step="": copies.complete(value)
+            made,
+            lambda value, step="": copies(value),
+            lambda value, step="": copies.complete(value),
         )
         return made
 
@@ -280,7 +289,8 @@ def _copy_opaque(raw: Any) -> Any:
     return made.copy() if _is_array(made) else made
 
 
-# --- calls ------------------------------------------------------------------------------------------
+# --- calls
+# ------------------------------------------------------------------------------------------
 
 
 def call(face: Any, function: Callable[[Any], Any]) -> Any:
@@ -319,7 +329,7 @@ def _take_trial(
         result = function(trial)
     kind.adopt_inside(trial, edit.adopt, edit.adopt.hashed)
     # a value that the call put inside and handed out, as defaultdict does, is now a node
-    result = edit.adopt.memo.get(id(result), (result,))[0]  # type: ignore[attr-defined]
+    result = edit.adopt.memo.get(id(result), (result,))[0]
     if edit.tx.touched.get(node) is None:
         # born in this transaction: nobody else sees it
         kind.take(node, trial)
@@ -415,12 +425,12 @@ class GenericProxy(BaseProxy):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return Plain(memo)(self)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(view(self))
 
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]
         # read-only: nothing tells us of a change to a plain dict
         return types.MappingProxyType(dict(view(self).__dict__))
 
@@ -428,20 +438,21 @@ class GenericProxy(BaseProxy):
 # Special methods that may change their object; all others are taken to read unless Python code of
 # the class defines them.
 _WRITING = (
-    "__setitem__", "__delitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__",
-    "__imod__", "__ipow__", "__ilshift__", "__irshift__", "__iand__", "__ixor__", "__ior__",
-    "__imatmul__", "__next__", "__call__",
+    "__setitem__", "__delitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__",
+    "__ifloordiv__", "__imod__", "__ipow__", "__ilshift__", "__irshift__", "__iand__", "__ixor__",
+    "__ior__", "__imatmul__", "__next__", "__call__",
 )  # fmt: skip
 _READING = (
     "__len__", "__getitem__", "__contains__", "__iter__", "__reversed__", "__eq__", "__ne__",
     "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__bool__", "__repr__", "__str__",
-    "__format__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__",
-    "__rtruediv__", "__floordiv__", "__rfloordiv__", "__mod__", "__rmod__", "__pow__", "__rpow__",
-    "__matmul__", "__rmatmul__", "__and__", "__rand__", "__or__", "__ror__", "__xor__", "__rxor__",
-    "__lshift__", "__rlshift__", "__rshift__", "__rrshift__", "__neg__", "__pos__", "__abs__",
-    "__invert__", "__int__", "__float__", "__complex__", "__index__", "__round__", "__trunc__",
-    "__floor__", "__ceil__", "__divmod__", "__rdivmod__", "__bytes__", "__fspath__", "__array__",
-    "__enter__", "__exit__", "__length_hint__", "__dir__", "__sizeof__",
+    "__format__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__",
+    "__truediv__", "__rtruediv__", "__floordiv__", "__rfloordiv__", "__mod__", "__rmod__",
+    "__pow__", "__rpow__", "__matmul__", "__rmatmul__", "__and__", "__rand__", "__or__",
+    "__ror__", "__xor__", "__rxor__", "__lshift__", "__rlshift__", "__rshift__", "__rrshift__",
+    "__neg__", "__pos__", "__abs__", "__invert__", "__int__", "__float__", "__complex__",
+    "__index__", "__round__", "__trunc__", "__floor__", "__ceil__", "__divmod__", "__rdivmod__",
+    "__bytes__", "__fspath__", "__array__", "__enter__", "__exit__", "__length_hint__", "__dir__",
+    "__sizeof__",
 )  # fmt: skip
 _BINARY = frozenset(
     ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",

@@ -9,8 +9,8 @@ methods, properties and `super()` run natively on it; `__setattr__` and `__delat
 
 - clean: the committed state.
 - contested: the *working* state of the transaction, so that whatever code of the class writes, by
-  whatever way, lands in it; the committed one is kept in `node.content`, and the mediated class shows
-  it to everybody else.
+  whatever way, lands in it; the committed one is kept in `node.content`, and the mediated class
+  shows it to everybody else.
 
 Code that goes around `__setattr__` (a frozen dataclass that fills a cache with
 `object.__setattr__`) is found by comparing the state before and after: every method of a class with
@@ -28,10 +28,10 @@ from types import MemberDescriptorType
 from typing import Any
 
 from richstore.codec import records
+from richstore.errors import EncodingError
 from richstore.nodes.adopt import ATOMS, Adopter
 from richstore.nodes.base import is_face, node_of, refuse, set_class
 from richstore.nodes.change import Edit, change
-from richstore.errors import EncodingError
 from richstore.nodes.layout import Layout, functions_of, layout_of
 from richstore.nodes.plain import Plain, nodes_in, plain
 from richstore.tracker import Node, Record
@@ -170,8 +170,8 @@ class InstanceKind:
                     value = adopted
             kids += nodes_in(value)
         if not self.keeps_fragment:
-            found = records.faces_in(self._reduction(node), is_face)
-            kids += [kid for inner in found if (kid := node_of(inner)) is not None and kid is not node]
+            found = map(node_of, records.faces_in(self._reduction(node), is_face))
+            kids += [kid for kid in found if kid is not None and kid is not node]
         return kids
 
     def _reduction(self, node: Node) -> Any:
@@ -192,17 +192,18 @@ class InstanceKind:
             if self.layout.getstate is None:
                 return self.layout.pickled_state(face)
             return self.layout.getstate(face)
-        # the bound methods of `cls` run on the face; ours would give a plain copy
-        cls = self.cls
-        if cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is not object.__reduce__:
+        # the methods of the user's class run on the face; ours would give a plain copy
+        cls: Any = self.cls
+        layout = self.layout
+        if layout.own_reduce and not layout.own_reduce_ex:
             return cls.__reduce__(face)
         parts = cls.__reduce_ex__(face, 5)
-        if cls.__reduce_ex__ is object.__reduce_ex__:
+        if not layout.own_reduce_ex:
             # copyreg.__newobj__ is given the generated class first, and the default state
-            function, (first, *rest), state, *more = parts
-            if self.layout.getstate is None:
-                state = self.layout.pickled_state(face)
-            parts = (function, (self.cls, *rest), state, *more)
+            function, (_, *rest), state, *more = parts
+            if layout.getstate is None:
+                state = layout.pickled_state(face)
+            parts = (function, (cls, *rest), state, *more)
         return parts
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
@@ -372,7 +373,8 @@ def _class_attribute(cls: type, name: str) -> Any:
     return _MISSING
 
 
-# --- the generated classes --------------------------------------------------------------------------
+# --- the generated classes
+# --------------------------------------------------------------------------
 
 
 class Tracked:
@@ -482,7 +484,7 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
             record.tracker.reload(record)
         return getattr(self, name)
     committed = node.content
-    cls = kind.cls
+    cls: Any = kind.cls
     if committed is None or transaction.done or transaction.is_here() or name == "__class__":
         # a method of the generated class, or of the user's one
         return cls.__getattribute__(self, name)
@@ -501,7 +503,8 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
     raise AttributeError(f"'{cls.__name__}' object has no attribute '{name}'", name=name, obj=self)
 
 
-# --- writes past __setattr__ -------------------------------------------------------------------------
+# --- writes past __setattr__
+# -------------------------------------------------------------------------
 
 
 def _guards(layout: Layout, found: Callable[..., None]) -> dict[str, Any]:
@@ -517,9 +520,10 @@ def _guards(layout: Layout, found: Callable[..., None]) -> dict[str, Any]:
 
 _UNGUARDED = frozenset(
     (
-        "__new__", "__init__", "__init_subclass__", "__class_getitem__", "__setattr__", "__delattr__",
-        "__getattribute__", "__getattr__", "__getstate__", "__setstate__", "__reduce__",
-        "__reduce_ex__", "__hash__", "__eq__", "__repr__", "__copy__", "__deepcopy__", "__del__",
+        "__new__", "__init__", "__init_subclass__", "__class_getitem__", "__setattr__",
+        "__delattr__", "__getattribute__", "__getattr__", "__getstate__", "__setstate__",
+        "__reduce__", "__reduce_ex__", "__hash__", "__eq__", "__repr__", "__copy__",
+        "__deepcopy__", "__del__",
     )
 )  # fmt: skip
 
@@ -600,7 +604,7 @@ class AttributeDict(dict[str, Any]):
         face = self._face
         node = node_of(face)
         assert node is not None
-        if type(face) is node.kind.frozen:  # type: ignore[attr-defined]
+        if type(face) is node.kind.frozen:
             refuse(face)
         change(face, operation, *arguments)
 
@@ -616,7 +620,7 @@ class AttributeDict(dict[str, Any]):
     def update(self, *arguments: Any, **named: Any) -> None:
         self._replace(dict(self) | dict(*arguments, **named))
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self._replace(dict(self) | dict(other))
         return self
 
@@ -675,7 +679,8 @@ def _set_dict(self: Any, content: dict[str, Any]) -> None:
     _get_dict(self)._replace(dict(content))
 
 
-# --- kinds by class -----------------------------------------------------------------------------------
+# --- kinds by class
+# -----------------------------------------------------------------------------------
 
 _kinds: weakref.WeakKeyDictionary[type, InstanceKind] = weakref.WeakKeyDictionary()
 
@@ -699,7 +704,8 @@ def transactional(method: Callable[..., Any]) -> Callable[..., Any]:
         method: a function whose first argument is the instance.
 
     Returns:
-        The method. On an instance from a store it runs all or nothing; on any other instance as ever.
+        The method. On an instance from a store it runs all or nothing; on any other instance as
+        ever.
 
     Example:
         >>> import richstore

@@ -29,6 +29,7 @@ class Layout:
         standard: whether pickle restores them by `__new__` without arguments and a state.
         getstate, setstate: the class's own methods, or None.
         own_setattr: whether the class has its own `__setattr__` or `__delattr__`.
+        own_reduce, own_reduce_ex: whether it has its own `__reduce__`, `__reduce_ex__`.
     """
 
     __slots__ = (
@@ -36,6 +37,8 @@ class Layout:
         "dict_descriptor",
         "getstate",
         "has_dict",
+        "own_reduce",
+        "own_reduce_ex",
         "own_setattr",
         "setstate",
         "slots",
@@ -49,18 +52,23 @@ class Layout:
         for base in reversed(cls.__mro__):
             for name, found in vars(base).items():
                 if type(found) is MemberDescriptorType and name != "__weakref__":
-                    self.slots[found.__name__ if name == found.__name__ else name] = found
+                    self.slots[name] = found
                 elif name == "__dict__" and type(found) is GetSetDescriptorType:
                     self.dict_descriptor = found
         self.has_dict = self.dict_descriptor is not None
         self.getstate = _own(cls, "__getstate__")
         self.setstate = _own(cls, "__setstate__")
-        self.own_setattr = (
-            cls.__setattr__ is not object.__setattr__ or cls.__delattr__ is not object.__delattr__
-        )
+        own = {
+            name
+            for name in ("__setattr__", "__delattr__", "__reduce__", "__reduce_ex__")
+            if _own(cls, name) is not None
+        }
+        self.own_setattr = bool(own & {"__setattr__", "__delattr__"})
+        self.own_reduce = "__reduce__" in own
+        self.own_reduce_ex = "__reduce_ex__" in own
         self.standard = (
-            cls.__reduce_ex__ is object.__reduce_ex__
-            and cls.__reduce__ is object.__reduce__
+            not self.own_reduce
+            and not self.own_reduce_ex
             and not hasattr(cls, "__getnewargs__")
             and not hasattr(cls, "__getnewargs_ex__")
             and cls not in copyreg.dispatch_table
@@ -104,7 +112,7 @@ class Layout:
             del self.dict_descriptor.__get__(instance)[name]
 
     def pickled_state(self, instance: Any) -> Any:
-        """Return what the standard `__getstate__` would: a dict, or a dict and one for the slots."""
+        """Return what the standard `__getstate__` would: a dict, or a pair with one for the slots."""
         state = self.dict_descriptor.__get__(instance) if self.has_dict else None
         if not self.slots:
             return state if state is not None else {}

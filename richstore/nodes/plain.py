@@ -70,7 +70,8 @@ class Plain:
         if type(value) in _SAME:
             return value
         outer = self.queue
-        self.queue = queue = []
+        queue: list[Callable[[], None]] = []
+        self.queue = queue
         try:
             made = self._copy(value)
             for fill in queue:
