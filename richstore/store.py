@@ -99,12 +99,15 @@ def open(
             )
             engine = file
             try:
-                known = file.shared.get("tracker")
+                # values of a handle that only reads must not be changed through another one
+                name = "reading" if flag == "r" else "writing"
+                known = file.shared.get(name)
                 if isinstance(known, Tracker):
                     tracker = known
                 else:
                     tracker = _new_tracker(engine, cache_size, timeout)
-                    file.shared["tracker"] = tracker
+                    tracker.readonly = flag == "r"
+                    file.shared[name] = tracker
                 tracker.timeout = timeout
                 _prepare(tracker, flag, timeout)
             except BaseException:
@@ -275,7 +278,9 @@ class Store(Reading, MutableMapping[Any, Any]):
         stored, existed = self._existing(transaction, name)
         if existed:
             kept = stored
-            known = transaction.roots.get(name) or tracker.find(name)
+            known = transaction.roots.get(name) or tracker.live.get(name)
+            if known is not None and known.stale:
+                tracker.reload(known)
             if known is not None and known.value is value and known.nodes:
                 # store[key] += … ends by assigning what is there already
                 return
@@ -532,8 +537,12 @@ class Block:
             self._entered.append(inner)
             return transaction
         transaction = Transaction(store._tracker)
-        transaction.begin(self._timeout)
         self._entered.append(transaction)
+        try:
+            transaction.begin(self._timeout)
+        except BaseException:
+            self._entered.pop()
+            raise
         return transaction
 
     def __exit__(
@@ -542,7 +551,19 @@ class Block:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._entered.pop().__exit__(kind, error, traceback)
+        entered = self._entered[-1]
+        try:
+            entered.__exit__(kind, error, traceback)
+        finally:
+            if not isinstance(entered, Transaction) or entered.left:
+                self._entered.pop()
+
+    def __del__(self) -> None:
+        # an interrupt came after __enter__ and before the block: nothing was to be committed
+        for entered in reversed(getattr(self, "_entered", ())):
+            if isinstance(entered, Transaction):
+                entered.undo()
+                entered.leave()
 
 
 def _merge(

@@ -102,10 +102,12 @@ class Kind(Protocol):
 
     Attributes:
         keeps_fragment: whether a fragment is good until the node is touched again.
+        guarded: whether `settle` has to know every committed state.
         clean, mediated, frozen: the classes of faces, see `nodes.base`.
     """
 
     keeps_fragment: bool
+    guarded: bool
     clean: type
     mediated: type
     frozen: type
@@ -216,6 +218,8 @@ class Record:
         """Give a node its slot and identity in this record."""
         free = self.free
         slot = free.pop() if free else len(self.nodes)
+        while slot in self.nodes:
+            slot += 1
         node.slot = slot
         node.uid = self.next_uid
         node.record = node.home = self
@@ -274,6 +278,7 @@ class Tracker:
         self.seen = 0
         self.pending: int | None = None
         self.closed = False
+        self.readonly = False
         # seconds that a change outside a transaction waits for the writer before it
         self.timeout: float | None = None
         self.handles = 0
@@ -336,6 +341,10 @@ class Tracker:
 
     def find(self, name: bytes) -> Record | None:
         """Return the loaded and valid record under an engine key, without reading the engine."""
+        transaction = self.transaction
+        if transaction is not None and transaction.done and name in transaction.roots:
+            # committed, and about to take its place
+            return None
         record = self.recent.get(name)
         if record is None:
             record = self.live.get(name)

@@ -58,7 +58,7 @@ def current(tracker: Tracker) -> Transaction | None:
     """Return the open transaction of this thread and task on a tracker."""
     transaction = _current.get()
     while transaction is not None:
-        if transaction.tracker is tracker:
+        if transaction.tracker is tracker and not transaction.left:
             return transaction if transaction.is_here() else None
         transaction = transaction.outer
     return None
@@ -97,6 +97,8 @@ class Transaction:
         "done",
         "ended",
         "engine",
+        "holds",
+        "left",
         "levels",
         "outer",
         "reach",
@@ -110,14 +112,16 @@ class Transaction:
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
-        self.engine: WriteTransaction
+        self.engine: WriteTransaction = None  # type: ignore[assignment]
         self.token: Token[Transaction | None] | None = None
         self.outer: Transaction | None = None
         self.thread = _get_ident()
         self.task = _task()
+        self.holds = False
         self.committing = False
         self.done = False
         self.ended = False
+        self.left = False
         self.levels = [Savepoint(0)]
         # the kept fragment and kids of every touched node, for the way back
         self.touched: dict[Node, tuple[bytes | None, list[Node] | None]] = {}
@@ -142,30 +146,28 @@ class Transaction:
         tracker = self.tracker
         if tracker.closed:
             raise ClosedError(f"the store {tracker.engine.path} is closed; open it again")
-        if tracker.engine.readonly:
+        if tracker.readonly or tracker.engine.readonly:
             raise ReadOnlyError(
                 f"the store {tracker.engine.path} is open for reading only (flag 'r'); "
                 f"open it with 'w' or 'c' to change it"
             )
         writer = tracker.writer
-        if not writer.acquire(blocking=False):
-            timeout = self._wait(writer, timeout)
+        # Taking something and noting it stand on one line each: an interrupt comes between lines.
         try:
+            self.holds = writer.acquire(blocking=False)
+            if not self.holds:
+                timeout = self._wait(writer, timeout)
             tracker.writer_thread = self.thread
             tracker.transaction = self
             self.engine = tracker.engine.write(timeout)
-            try:
-                before = self.engine.id - 1
-                if before != tracker.seen:
-                    tracker.catch_up(before, self.engine.get)
-                self.outer = _current.get()
-                self.token = _current.set(self)
-            except BaseException:
-                self.engine.abort()
-                raise
+            before = self.engine.id - 1
+            if before != tracker.seen:
+                tracker.catch_up(before, self.engine.get)
+            self.outer = _current.get()
+            self.token = _current.set(self)
         except BaseException:
-            tracker.writer_thread = tracker.transaction = None
-            writer.release()
+            self.undo()
+            self.leave()
             raise
 
     def _wait(self, writer: threading.Lock, timeout: float | None) -> float | None:
@@ -177,7 +179,8 @@ class Transaction:
                 f"let it finish first (for instance behind an asyncio.Lock)"
             )
         start = time.monotonic()
-        if not writer.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+        self.holds = writer.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        if not self.holds:
             raise LockTimeoutError(
                 f"another thread was writing to {tracker.engine.path} for more than {timeout} s; "
                 f"make its transactions shorter, or open the store with a larger timeout"
@@ -186,10 +189,11 @@ class Transaction:
 
     def _release(self) -> None:
         """Let the next writer in."""
-        self.ended = True
         tracker = self.tracker
-        tracker.writer_thread = tracker.transaction = None
-        tracker.writer.release()
+        if self.holds:
+            tracker.writer_thread = tracker.transaction = None
+            self.holds = bool(tracker.writer.release())
+        self.ended = True
 
     def forked(self) -> None:
         """Undo in memory, in the child of a fork, what is still open in its parent."""
@@ -200,6 +204,8 @@ class Transaction:
 
     def leave(self) -> None:
         """Stop being the current transaction."""
+        # first of all, so that it holds in every context that still knows this transaction
+        self.left = True
         if self.token is not None:
             try:
                 _current.reset(self.token)
@@ -230,11 +236,27 @@ class Transaction:
             self.tracker.pending = self.engine.id
             self.engine.commit()
         except BaseException:
-            self.tracker.pending = None
-            self.undo()
+            # an interrupt may have come when the engine was just done
+            if self.tracker.pending is not None and self._is_committed():
+                self._finish(dead)
+            else:
+                self.tracker.pending = None
+                self.undo()
             raise
-        self._install(dead, self.engine.id)
-        self._release()
+        self._finish(dead)
+
+    def _is_committed(self) -> bool:
+        return self.tracker.last_commit() >= self.engine.id
+
+    def _finish(self, dead: dict[Record, list[Node]]) -> None:
+        """Show what is on disk, whatever interrupts, and let the next writer in."""
+        try:
+            self._install(dead, self.engine.id)
+        except BaseException:
+            self._install(dead, self.engine.id)
+            raise
+        finally:
+            self._release()
 
     def _write(self) -> tuple[bool, dict[Record, list[Node]]]:
         """Put all changed records into the engine's transaction.
@@ -285,6 +307,8 @@ class Transaction:
                     node.tx = None
             for node in self.levels[0].births:
                 node.tx = None
+                if node.kind.guarded:
+                    node.kind.settle(node)
                 record = node.record
                 if record is not None and self.roots.get(record.name, record) is not record:
                     node.record = None
@@ -316,10 +340,12 @@ class Transaction:
         """Undo everything and end; do nothing when it has ended."""
         if self.ended:
             return
-        self.engine.abort()
-        with self.tracker.lock:
-            while self.levels:
-                self._undo(self.levels.pop())
+        if not self.done and self.engine is not None:
+            self.engine.abort()
+            with self.tracker.lock:
+                while self.levels:
+                    self._undo(self.levels[-1])
+                    self.levels.pop()
         self._release()
 
     # --- savepoints ---
@@ -380,7 +406,7 @@ class Transaction:
                 if node.tx is self:
                     node.kind.discard(node)
                     node.tx = None
-                node.fragment, node.kids = self.touched.pop(node)
+                node.fragment, node.kids = self.touched.pop(node, (None, None))
             else:
                 node.kind.restore(node, saved)
                 node.fragment = node.kids = None
@@ -390,7 +416,7 @@ class Transaction:
             node.tx = None
         for name, root in level.roots.items():
             if root is _MISSING:
-                del self.roots[name]
+                self.roots.pop(name, None)
             else:
                 self.roots[name] = root
         self.count = level.count
@@ -407,6 +433,8 @@ class Transaction:
         Raises:
             DetachedError: the node has left the store.
         """
+        if self.committing:
+            raise self._committing_error()
         record = node.record
         if record is not None and record.stale:
             self.tracker.reload(record)
@@ -419,13 +447,19 @@ class Transaction:
             raise detached(node)
         level = self.levels[-1]
         if node.tx is not self:
-            node.kind.begin(node)
-            node.tx = self
             self.touched[node] = (node.fragment, node.kids)
             level.saved[node] = None
+            node.tx = self
+            node.kind.begin(node)
         elif len(self.levels) > 1 and node not in level.saved and node not in level.births:
             level.saved[node] = node.kind.save(node)
         node.fragment = node.kids = None
+
+    def _committing_error(self) -> ClosedError:
+        return ClosedError(
+            "the transaction is being committed: a __getstate__ or __reduce__ must not change the "
+            "store, nor its own object"
+        )
 
     def removed(self, record: Record) -> None:
         """Note that an operation may have taken nodes out of a record's value."""
@@ -453,6 +487,8 @@ class Transaction:
 
     def set_root(self, name: bytes, root: Record | None, existed: bool) -> None:
         """Put a value (or None: nothing) under an engine key."""
+        if self.committing:
+            raise self._committing_error()
         level = self.levels[-1]
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)
@@ -566,6 +602,8 @@ class Transaction:
             else:
                 self.undo()
         finally:
+            if not self.ended:
+                self.undo()
             self.leave()
 
 
@@ -598,12 +636,16 @@ def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], A
     attempt = 0
     while True:
         transaction = Transaction(tracker)
-        transaction.begin(timeout)
         try:
             with transaction:
+                transaction.begin(timeout)
                 result = work(transaction)
             return result
         except ConflictError:
             attempt += 1
             if attempt == RETRIES or not transaction.committing:
                 raise
+        finally:
+            if not transaction.left:
+                transaction.undo()
+                transaction.leave()

@@ -8,6 +8,7 @@ untouched: cloudpickle itself would write the stored attributes over it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import pickle
@@ -18,6 +19,8 @@ import weakref
 from typing import Any
 
 import cloudpickle
+
+from richstore.errors import EncodingError
 
 __all__ = [
     "by_value",
@@ -74,7 +77,15 @@ def class_to_bytes(cls: type) -> bytes:
         if is_importable(cls):
             stored = _BY_NAME + f"{cls.__module__}\0{cls.__qualname__}".encode()
         else:
-            stored = _BY_VALUE + pickle.dumps(_class_parts(cls), 5)
+            try:
+                stored = _BY_VALUE + pickle.dumps(_class_parts(cls), 5)
+            except EncodingError:
+                raise
+            except Exception as error:
+                raise EncodingError(
+                    f"the class {cls.__module__}.{cls.__qualname__} cannot be stored by value "
+                    f"({type(error).__name__}: {error}); define it in a module that can be imported"
+                ) from error
         _class_bytes[cls] = stored
     return stored
 
@@ -144,7 +155,17 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             # left to cloudpickle, which keeps both in one piece.
             if not known and obj not in self.inside and not is_importable(obj):
                 return class_by_value, _class_parts(obj, self.inside)
+        if isinstance(obj, functools.cached_property):
+            # on Python 3.11 it holds a lock
+            return _cached_property, (obj.func, obj.attrname)
         return super().reducer_override(obj)
+
+
+def _cached_property(function: Any, name: str | None) -> Any:
+    made: functools.cached_property[Any] = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(object, name)
+    return made
 
 
 def original_class(cls: type) -> type:

@@ -160,10 +160,13 @@ class Adopter:
             return face
         if node.record is None and node.home is self.record and self.tx is not None:
             self.tx.revive(self.record, node)
-            for kid in node.kind.scan(node, self):
-                self._adopt_face(kid.face, kid)
+            self.later(lambda: self._revive_inside(node))
             return face
         return node.kind.adopt(self, face, node)
+
+    def _revive_inside(self, node: Node) -> None:
+        for kid in node.kind.scan(node, self):
+            self._adopt_face(kid.face, kid)
 
     def _adopt_immutable(self, value: Any) -> Any:
         if isinstance(value, tuple):

@@ -27,6 +27,7 @@ __all__ = [
     "is_face",
     "new_proxy",
     "node_of",
+    "refreshed",
     "refuse",
     "set_class",
     "set_content",
@@ -79,6 +80,13 @@ def view(face: Any) -> Any:
     if record is not None and record.stale:
         record.tracker.reload(record)
     return node.content
+
+
+def refreshed(node: Node) -> None:
+    """Take notice of other processes' commits, as a change does before it looks."""
+    record = node.record
+    if record is not None and node.tx is None:
+        record.tracker.refresh()
 
 
 def refuse(face: Any, *_: Any, **__: Any) -> NoReturn:

@@ -23,8 +23,10 @@ from richstore.codec import records
 from richstore.nodes.adopt import ATOMS, HANDLERS, Adopter
 from richstore.nodes.base import (
     BaseProxy,
+    get_node,
     new_proxy,
     node_of,
+    refreshed,
     refuse,
     set_class,
     set_content,
@@ -32,7 +34,8 @@ from richstore.nodes.base import (
     view,
 )
 from richstore.nodes.change import Edit, change
-from richstore.nodes.plain import Plain, plain, reduce_plain
+from richstore.nodes.plain import Plain, nodes_in, plain, reduce_plain
+from richstore.nodes.views import DictItems, DictKeys, DictValues
 from richstore.tracker import Node, Record
 
 __all__ = ["DICT", "LIST", "SET", "ContainerKind", "DictProxy", "ListProxy", "SetProxy"]
@@ -41,10 +44,9 @@ __all__ = ["DICT", "LIST", "SET", "ContainerKind", "DictProxy", "ListProxy", "Se
 class Proxy(BaseProxy):
     """What the proxies of all containers answer."""
 
-    __slots__ = ()
+    # Slots that hold the content's own methods: `iter(face)` and `face.get(…)` run no Python frame.
+    __slots__ = ("__iter__",)
 
-    # wrapt leaves iteration to subclasses; a property around a C getter saves the Python frame
-    __iter__ = property(operator.attrgetter("__wrapped__.__iter__"))
     __hash__ = None  # type: ignore[assignment]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -74,6 +76,15 @@ class Proxy(BaseProxy):
         return items
 
 
+_set_iter = Proxy.__dict__["__iter__"].__set__
+
+
+def show(face: Any, content: Any) -> None:
+    """Let a proxy show a container."""
+    set_content(face, content)
+    _set_iter(face, content.__iter__)
+
+
 # --- kinds --------------------------------------------------------------------------------------
 
 
@@ -81,6 +92,7 @@ class ContainerKind:
     """How nodes of one built-in container are made, copied, encoded and shown."""
 
     keeps_fragment = True
+    guarded = False
 
     def __init__(self, builtin: type, head: int) -> None:
         self.builtin = builtin
@@ -99,9 +111,13 @@ class ContainerKind:
         node = Node(record, slot, uid, self)
         node.content = node.work = content = self.builtin()
         node.face = face = new_proxy(cls)
-        set_content(face, content)
+        self.show(face, content)
         set_node(face, node)
         return node
+
+    def show(self, face: Any, content: Any) -> None:
+        """Let a face show a container."""
+        show(face, content)
 
     def adopt(self, adopter: Adopter, original: Any, content: Any) -> Any:
         """Return the face of a new node with a container's content adopted into it."""
@@ -109,10 +125,20 @@ class ContainerKind:
             content = view(original)
         node = self.make(None, -1, -1, self.clean)
         face = node.face
-        adopter.remember(original, face)
         adopter.place(node)
+        if self.take_atoms(node.content, content):
+            node.kids = []
+            return face
+        adopter.remember(original, face)
         adopter.later(lambda: self.fill(node.content, content, adopter))
         return face
+
+    def take_atoms(self, raw: Any, content: Any) -> bool:
+        """Copy a content that holds nothing but atoms, and return whether it was one."""
+        if ATOMS.issuperset(map(type, content)):
+            (raw.extend if self.builtin is list else raw.update)(content)
+            return True
+        return False
 
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         """Adopt `content` into an empty container."""
@@ -126,7 +152,7 @@ class ContainerKind:
     def install(self, node: Node) -> None:
         """Make the working copy the content."""
         node.content = work = node.work
-        set_content(node.face, work)
+        self.show(node.face, work)
         set_class(node.face, self.clean)
 
     def discard(self, node: Node) -> None:
@@ -150,7 +176,14 @@ class ContainerKind:
 
     def scan(self, node: Node, adopt: Callable[[Any], Any]) -> list[Node]:
         """Return the nodes that the container refers to."""
-        return [kid for item in self.members(node.work) for kid in _kids(item)]
+        kids: list[Node] = []
+        for item in self.members(node.work):
+            get = getattr(type(item), "_richstore_node_", None)
+            if get is not None:
+                kids.append(get(item))
+            elif isinstance(item, (tuple, frozenset)):
+                kids += nodes_in(item)
+        return kids
 
     def members(self, content: Any) -> Iterable[Any]:
         """Return all that may be or hold a face."""
@@ -176,7 +209,7 @@ class ContainerKind:
     def loaded(self, node: Node) -> None:
         """Take the filled container as content."""
         node.content = node.work
-        set_content(node.face, node.work)
+        self.show(node.face, node.work)
         set_class(node.face, self.clean)
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
@@ -186,15 +219,6 @@ class ContainerKind:
     def plain(self, node: Node, copies: Plain) -> Any:
         """Return the plain copy."""
         raise NotImplementedError
-
-
-def _kids(item: Any) -> list[Node]:
-    node = node_of(item)
-    if node is not None:
-        return [node]
-    if isinstance(item, (tuple, frozenset)):
-        return [kid for inner in item for kid in _kids(inner)]
-    return []
 
 
 class _ListKind(ContainerKind):
@@ -210,6 +234,16 @@ class _ListKind(ContainerKind):
 
 
 class _DictKind(ContainerKind):
+    def show(self, face: Any, content: Any) -> None:
+        show(face, content)
+        _set_get(face, content.get)
+
+    def take_atoms(self, raw: Any, content: Any) -> bool:
+        if ATOMS.issuperset(map(type, content.values())) and ATOMS.issuperset(map(type, content)):
+            raw.update(content)
+            return True
+        return False
+
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         for key, value in content.items():
             if type(key) not in ATOMS:
@@ -276,7 +310,11 @@ def _list_set(edit: Edit, node: Node, index: Any, value: Any) -> None:
 
 def _list_sort(edit: Edit, node: Node, key: Any, reverse: Any) -> None:
     # sorted apart, so that an error in `key` or a comparison leaves the list as it was
-    node.work[:] = sorted(node.work, key=key, reverse=reverse)
+    before = node.work.copy()
+    ordered = sorted(before, key=key, reverse=reverse)
+    if len(before) != len(node.work) or not all(map(operator.is_, before, node.work)):
+        raise ValueError("list modified during sort")
+    node.work[:] = ordered
 
 
 def _list_imul(edit: Edit, node: Node, times: Any) -> None:
@@ -321,7 +359,21 @@ def _dict_update(edit: Edit, node: Node, new: dict[Any, Any]) -> None:
     made: dict[Any, Any] = {}
     for key, value in new.items():
         made[edit.adopt.hashed(key, f"[key {key!r}]")] = edit.adopt(value, f"[{key!r}]")
-    node.work.update(made)
+    _update(node, made)
+
+
+def _update(node: Node, made: Any) -> None:
+    """Update a dict or set with all of `made`, or with nothing when a comparison fails."""
+    if all(type(key) in ATOMS for key in made):
+        node.work.update(made)
+        return
+    before = node.work.copy()
+    try:
+        node.work.update(made)
+    except BaseException:
+        node.work.clear()
+        node.work.update(before)
+        raise
 
 
 def _dict_popitem(edit: Edit, node: Node) -> Any:
@@ -336,8 +388,7 @@ def _set_add(edit: Edit, node: Node, item: Any) -> None:
 
 
 def _set_update(edit: Edit, node: Node, items: list[Any]) -> None:
-    made = {edit.adopt.hashed(item, "{…}") for item in items}
-    node.work.update(made)
+    _update(node, {edit.adopt.hashed(item, "{…}") for item in items})
 
 
 def _set_discard(edit: Edit, node: Node, item: Any) -> None:
@@ -436,7 +487,7 @@ def _slice_error(index: slice) -> str:
 class DictProxy(Proxy):
     """A stored dict."""
 
-    __slots__ = ()
+    __slots__ = ("get",)
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:
         """Return a plain dict, as `ListProxy` does a list."""
@@ -452,6 +503,7 @@ class DictProxy(Proxy):
         change(self, _delete, key)
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
+        refreshed(get_node(self))
         content = view(self)
         if key in content:
             return content[key]
@@ -465,8 +517,10 @@ class DictProxy(Proxy):
         return self
 
     def pop(self, *arguments: Any) -> Any:
-        if len(arguments) == 2 and arguments[0] not in view(self):
-            return arguments[1]
+        if len(arguments) == 2:
+            refreshed(get_node(self))
+            if arguments[0] not in view(self):
+                return arguments[1]
         return change(self, _pop, *arguments)
 
     def popitem(self) -> Any:
@@ -475,17 +529,17 @@ class DictProxy(Proxy):
     def clear(self) -> None:
         change(self, _clear)
 
-    def get(self, key: Any, default: Any = None, /) -> Any:
-        return self.__wrapped__.get(key, default)
-
     def keys(self) -> Any:
-        return self.__wrapped__.keys()
+        return DictKeys(self)
 
     def values(self) -> Any:
-        return self.__wrapped__.values()
+        return DictValues(self)
 
     def items(self) -> Any:
-        return self.__wrapped__.items()
+        return DictItems(self)
+
+
+_set_get = DictProxy.__dict__["get"].__set__
 
 
 def _new_items(arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[Any, Any]:
@@ -602,7 +656,7 @@ _REFLECTED = {
 }  # fmt: skip
 _READERS: dict[type, tuple[str, ...]] = {
     list: ("copy", "count", "index"),
-    dict: ("copy", "get", "items", "keys", "values"),
+    dict: ("copy", "get"),
     set: (
         "copy", "difference", "intersection", "isdisjoint", "issubset", "issuperset",
         "symmetric_difference", "union",

@@ -32,6 +32,7 @@ from richstore.nodes.base import (
     new_proxy,
     node_of,
     set_content,
+    refreshed,
     set_node,
     view,
 )
@@ -66,6 +67,7 @@ class GenericKind:
     """
 
     keeps_fragment = False
+    guarded = False
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
@@ -191,9 +193,11 @@ class GenericKind:
 
     def restore(self, node: Node, saved: Any) -> None:
         """Put a saved copy back."""
-        node.work = saved
-        if node.content is None or node.tx is None:
-            node.content = saved
+        if node.tx is not None and node in node.tx.touched:
+            node.work = saved
+        else:
+            # born in this transaction: it has no other content
+            self.take(node, saved)
 
     def scan(self, node: Node, adopt: Any) -> list[Node]:
         """Return the nodes that the object refers to."""
@@ -302,11 +306,12 @@ def call(face: Any, function: Callable[[Any], Any]) -> Any:
     """
     node = get_node(face)
     kind: Any = node.kind
+    refreshed(node)
     seen = view(face)
     trial = kind.copy(seen)
     before = kind.state(trial)
     # an error leaves everything as it was: the trial is thrown away
-    result = function(trial)
+    result = _run_to_end(function(trial))
     if _same_state(before, kind.state(trial)):
         return _result(face, kind, trial, result)
     if type(face) is kind.frozen:
@@ -326,7 +331,7 @@ def _take_trial(
     if seen is not node.content and seen is not node.work:
         # another writer was faster
         trial = kind.copy(node.work)
-        result = function(trial)
+        result = _run_to_end(function(trial))
     kind.adopt_inside(trial, edit.adopt, edit.adopt.hashed)
     # a value that the call put inside and handed out, as defaultdict does, is now a node
     result = edit.adopt.memo.get(id(result), (result,))[0]
@@ -338,16 +343,24 @@ def _take_trial(
     return _result(node.face, kind, trial, result)
 
 
+def _run_to_end(result: Any) -> Any:
+    """Run a generator now: what it changes later would be changed on a copy that is gone."""
+    return iter(list(result)) if isinstance(result, types.GeneratorType) else result
+
+
 def _result(face: Any, kind: GenericKind, raw: Any, result: Any) -> Any:
     """Return a call's result in a form whose changes cannot get lost."""
     if result is raw:
         return face
+    if isinstance(result, memoryview):
+        raise TypeError(
+            "a buffer of a stored object could be written past the store; take one of a copy: "
+            "richstore.plain(…)"
+        )
     if type(result) in ATOMS or is_atom(result) or is_face(result):
         return result
     if kind.base is None and _is_part(result, raw):
         return frozen(result)
-    if isinstance(result, (list, dict, set)) or kind.base is None:
-        return result
     return result
 
 
@@ -502,6 +515,8 @@ def _reading(name: str) -> Callable[..., Any]:
             for argument in arguments
         )
         result = getattr(type(content), name)(content, *arguments, **named)
+        if name in ("__iter__", "__reversed__") and get_node(self).kind.base is None:
+            return (_element(self, item) for item in result)
         return _element(self, result) if name == "__getitem__" else result
 
     method.__name__ = name

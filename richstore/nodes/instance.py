@@ -20,14 +20,16 @@ its own `__setattr__` is guarded in this way.
 from __future__ import annotations
 
 import copy
+import contextlib
 import copyreg
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import MemberDescriptorType
 from typing import Any
 
 from richstore.codec import records
+from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
 from richstore.nodes.adopt import ATOMS, Adopter
 from richstore.nodes.base import is_face, node_of, refuse, set_class
@@ -58,6 +60,8 @@ class InstanceKind:
         self.layout = layout
         self.cls = cls = layout.cls
         self.standard = layout.standard
+        self.storable = False
+        self.guarded = bool(_guarded_names(layout))
         # a state of the class's own making may depend on more than the attributes we see change
         self.keeps_fragment = layout.standard and layout.getstate is None
         clean = self.clean = _clean_class(layout)
@@ -92,6 +96,9 @@ class InstanceKind:
 
     def adopt(self, adopter: Adopter, original: Any, content: Any) -> Any:
         """Return the face of a new node with the attributes of an instance adopted into it."""
+        if not self.storable:
+            class_to_bytes(self.cls)
+            self.storable = True
         if isinstance(content, Node):
             state = visible_state(original, content)
         else:
@@ -136,13 +143,14 @@ class InstanceKind:
 
     def install(self, node: Node) -> None:
         """Let the working state be the committed one."""
-        set_class(node.face, self.clean)
+        self.settle(node)
         node.content = None
 
     def discard(self, node: Node) -> None:
         """Put the committed state back."""
-        self.layout.set_state(node.face, node.content)
-        set_class(node.face, self.clean)
+        if node.content is not None:
+            self.layout.set_state(node.face, node.content)
+        self.settle(node)
         node.content = None
 
     def save(self, node: Node) -> Any:
@@ -222,6 +230,9 @@ class InstanceKind:
     def settle(self, node: Node) -> None:
         """Make the face show its own attributes again."""
         set_class(node.face, self.clean)
+        if self.guarded:
+            # what the guards compare with
+            node.work = self.layout.state(node.face)
 
     def containers(self, node: Node) -> list[Any]:
         """Return the face, emptied and ready to be given its state."""
@@ -235,7 +246,7 @@ class InstanceKind:
         if not self.keeps_fragment and record is not None:
             adopter = Adopter(None, record)
             self.layout.set_state(node.face, self._adopted(self.layout.state(node.face), adopter))
-        set_class(node.face, self.clean)
+        self.settle(node)
 
     def take(self, node: Node, raw: Any) -> None:
         """Take over the attributes of a raw instance that the class's own reduction made."""
@@ -356,9 +367,13 @@ def _drop_attribute(edit: Edit, node: Node, name: str) -> None:
     node.kind.layout.delete_one(node.face, name)  # type: ignore[attr-defined]
 
 
-def _replace_state(edit: Edit, node: Node, state: dict[str, Any]) -> None:
+def _merge_state(edit: Edit, node: Node, changed: dict[str, Any], deleted: Iterable[str]) -> None:
     kind: Any = node.kind
-    kind.layout.set_state(node.face, kind._adopted(state, edit.adopt))
+    adopted = kind._adopted(changed, edit.adopt)
+    state = kind.layout.state(node.face)
+    for name in deleted:
+        state.pop(name, None)
+    kind.layout.set_state(node.face, state | adopted)
 
 
 def _sweep(edit: Edit, node: Node) -> None:
@@ -430,8 +445,13 @@ def _clean_class(layout: Layout) -> type:
     for name in ("__copy__", "__deepcopy__"):
         if hasattr(cls, name):
             namespace[name] = _on_plain(name)
-    if layout.own_setattr:
-        namespace |= _guards(layout, _keep_writes)
+    namespace |= _guards(layout, _keep_writes)
+    namespace |= {
+        name: _CachedProperty(found)
+        for base in reversed(cls.__mro__)
+        for name, found in vars(base).items()
+        if isinstance(found, functools.cached_property)
+    }
     if layout.getstate is None:
         namespace["__getstate__"] = _get_state
     # past the metaclass's own __new__: this class is not one that the user defined
@@ -476,15 +496,15 @@ def _load_state(self: Any, state: Any) -> None:
 
 def _mediated_getattribute(self: Any, name: str) -> Any:
     kind: InstanceKind = type(self)._richstore_kind_
+    cls: Any = kind.cls
     node: Node = kind.node_slot.__get__(self)
     transaction = node.tx
     if transaction is None:
         record = node.record
         if record is not None and record.stale:
             record.tracker.reload(record)
-        return getattr(self, name)
+        return cls.__getattribute__(self, name)
     committed = node.content
-    cls: Any = kind.cls
     if committed is None or transaction.done or transaction.is_here() or name == "__class__":
         # a method of the generated class, or of the user's one
         return cls.__getattribute__(self, name)
@@ -509,13 +529,43 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
 
 def _guards(layout: Layout, found: Callable[..., None]) -> dict[str, Any]:
     """Return guarded versions of the methods that may write past `__setattr__`."""
-    if not layout.own_setattr:
-        return {}
-    return {
-        name: _guarded(function, layout, found)
+    functions = functions_of(layout.cls)
+    return {name: _guarded(functions[name], layout, found) for name in _guarded_names(layout)}
+
+
+def _guarded_names(layout: Layout) -> list[str]:
+    """Return the methods that may write past `__setattr__`.
+
+    All of a class that has its own, since it then writes somehow else itself; and those that name
+    `__setattr__`, as code does that calls that of `object`.
+    """
+    return [
+        name
         for name, function in functions_of(layout.cls).items()
         if name not in _UNGUARDED
-    }
+        and (layout.own_setattr or _GOING_AROUND & set(function.__code__.co_names))
+    ]
+
+
+_GOING_AROUND = frozenset(("__setattr__", "__delattr__"))
+
+
+class _CachedProperty:
+    """A cached property that gives what was kept, not what the function returned.
+
+    Args:
+        original: the class's own.
+    """
+
+    def __init__(self, original: Any) -> None:
+        self.original = original
+        self.__doc__ = original.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self.original
+        value = self.original.__get__(instance, owner)
+        return vars(instance).get(self.original.attrname, value)
 
 
 _UNGUARDED = frozenset(
@@ -536,36 +586,42 @@ def _guarded(function: Any, layout: Layout, found: Callable[..., None]) -> Any:
             return function(self, *arguments, **named)
         if node.record is not None and node.record.stale:
             node.record.tracker.reload(node.record)
-        before = layout.state(self)
         try:
             return function(self, *arguments, **named)
         finally:
-            after = layout.state(self)
-            # a node that is contested by now is encoded from this very state
-            if node.tx is None and not _same(before, after):
-                found(self, node, layout, before, after)
+            written = _written_past(node, layout)
+            if written is not None:
+                found(self, *written)
 
     return method
 
 
-def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    return len(before) == len(after) and all(
-        after.get(name, _MISSING) is value for name, value in before.items()
-    )
+def _written_past(node: Node, layout: Layout) -> tuple[dict[str, Any], set[str]] | None:
+    """Return what was set and deleted past `__setattr__`, having taken it back; None for nothing.
+
+    A node in a transaction needs nothing: it is encoded from the very state that was written to.
+    """
+    record = node.record
+    with record.tracker.lock if record is not None else contextlib.nullcontext():
+        committed = node.work
+        if node.tx is not None or committed is None or (record is not None and record.stale):
+            return None
+        now = layout.state(node.face)
+        changed = {
+            name: value for name, value in now.items() if committed.get(name, _MISSING) is not value
+        }
+        deleted = committed.keys() - now.keys()
+        if not changed and not deleted:
+            return None
+        layout.set_state(node.face, committed)
+        return changed, deleted
 
 
-def _keep_writes(
-    face: Any, node: Node, layout: Layout, before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    """Make a tracked change of one that came past `__setattr__`."""
-    layout.set_state(face, before)
-    change(face, _replace_state, after)
+def _keep_writes(face: Any, changed: dict[str, Any], deleted: set[str]) -> None:
+    change(face, _merge_state, changed, deleted)
 
 
-def _refuse_writes(
-    face: Any, node: Node, layout: Layout, before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    layout.set_state(face, before)
+def _refuse_writes(face: Any, changed: dict[str, Any], deleted: set[str]) -> None:
     refuse(face)
 
 
@@ -608,20 +664,16 @@ class AttributeDict(dict[str, Any]):
             refuse(face)
         change(face, operation, *arguments)
 
-    def _replace(self, content: dict[str, Any]) -> None:
-        node = node_of(self._face)
-        assert node is not None
-        slots = node.kind.layout.slots  # type: ignore[attr-defined]
-        kept = {k: v for k, v in visible_state(self._face, node).items() if k in slots}
-        self._change(_replace_state, kept | content)
+    def _merge(self, content: dict[str, Any], deleted: Iterable[str] = ()) -> None:
+        self._change(_merge_state, content, tuple(deleted))
         super().clear()
-        super().update(content)
+        super().update(_get_dict(self._face))
 
     def update(self, *arguments: Any, **named: Any) -> None:
-        self._replace(dict(self) | dict(*arguments, **named))
+        self._merge(dict(*arguments, **named))
 
     def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
-        self._replace(dict(self) | dict(other))
+        self._merge(dict(other))
         return self
 
     def setdefault(self, name: str, default: Any = None) -> Any:
@@ -643,7 +695,7 @@ class AttributeDict(dict[str, Any]):
         return name, self.pop(name)
 
     def clear(self) -> None:
-        self._replace({})
+        self._merge({}, self)
 
     def copy(self) -> dict[str, Any]:
         return dict(self)
@@ -676,7 +728,8 @@ def _get_state(self: Any) -> Any:
 
 
 def _set_dict(self: Any, content: dict[str, Any]) -> None:
-    _get_dict(self)._replace(dict(content))
+    attributes = _get_dict(self)
+    attributes._merge(dict(content), attributes.keys() - content.keys())
 
 
 # --- kinds by class
@@ -727,7 +780,17 @@ def transactional(method: Callable[..., Any]) -> Callable[..., Any]:
         ...         pass
         ...     store["ann"].balance, store["ann"].log
         (5, [5])
+
+    Raises:
+        TypeError: the method is a generator or asynchronous.
     """
+
+    # generator, coroutine, asynchronous generator: their bodies run after the call has returned
+    if getattr(getattr(method, "__code__", None), "co_flags", 0) & (0x20 | 0x80 | 0x200):
+        raise TypeError(
+            f"{method.__qualname__} runs on after it has returned, so it cannot be one transaction; "
+            f"use `with store.transaction():` inside it"
+        )
 
     @functools.wraps(method)
     def wrapper(self: Any, *arguments: Any, **named: Any) -> Any:
