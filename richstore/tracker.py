@@ -64,6 +64,7 @@ class Node:
         tx: the transaction that has a working copy of it.
         fragment, kids: the kept encoding of the current content, and the nodes it refers to; None
             when they have to be made again.
+        row: its kept row of the node table.
         home: the last record it lived in.
     """
 
@@ -75,6 +76,7 @@ class Node:
         "kids",
         "kind",
         "record",
+        "row",
         "slot",
         "tx",
         "uid",
@@ -87,6 +89,7 @@ class Node:
     kind: Kind
     fragment: bytes | None
     kids: list[Node] | None
+    row: bytes | None
 
     def __init__(self, record: Record | None, slot: int, uid: int, kind: Kind) -> None:
         self.record = self.home = record
@@ -94,7 +97,7 @@ class Node:
         self.uid = uid
         self.kind = kind
         self.tx: Any = None
-        self.work = self.fragment = self.kids = None
+        self.work = self.fragment = self.kids = self.row = None
 
 
 class Kind(Protocol):
@@ -191,6 +194,7 @@ class Record:
         "name",
         "next_uid",
         "nodes",
+        "order",
         "size",
         "stale",
         "stored_key",
@@ -208,6 +212,8 @@ class Record:
         # what the pickler's memo is set to: every face, and the memo place it stands for
         self.faces: dict[int, tuple[int, Any]] = {}
         self.free: list[int] = []
+        # the nodes as the last commit here wrote them; None when that is not known
+        self.order: list[Node] | None = None
         self.next_uid = 0
         # the commit that put this value under its key; tells it from one that replaced it
         self.born = 0
@@ -222,6 +228,7 @@ class Record:
             slot += 1
         node.slot = slot
         node.uid = self.next_uid
+        node.row = None
         node.record = node.home = self
         self.next_uid += 1
         self.nodes[slot] = node
@@ -243,6 +250,7 @@ class Record:
             if self.stale:
                 node.kind.settle(node)
         self.nodes = {}
+        self.order = None
 
     @property
     def path(self) -> str:
@@ -436,6 +444,7 @@ class Tracker:
                 gone.record = None
                 gone.kind.settle(gone)
         record.value = value
+        record.order = None
         record.nodes = nodes
         record.faces = {id(node.face): (2 * slot + 1, node.face) for slot, node in nodes.items()}
         record.free = [slot for slot in range(max(nodes, default=-1)) if slot not in nodes]

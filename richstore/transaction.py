@@ -100,6 +100,7 @@ class Transaction:
         "holds",
         "left",
         "levels",
+        "orders",
         "outer",
         "reach",
         "roots",
@@ -128,6 +129,8 @@ class Transaction:
         # values set (a record) or deleted (None) under engine keys
         self.roots: dict[bytes, Record | None] = {}
         self.count = 0
+        # the order in which the nodes of each encoded record were written
+        self.orders: dict[Record, list[Node]] = {}
         # nodes reachable in records that something was removed from; None: to be found again
         self.reach: dict[Record, set[Node] | None] = {}
 
@@ -192,7 +195,7 @@ class Transaction:
         tracker = self.tracker
         if self.holds:
             tracker.writer_thread = tracker.transaction = None
-            self.holds = bool(tracker.writer.release())
+            self.holds = tracker.writer.release() is not None  # type: ignore[func-returns-value]
         self.ended = True
 
     def forked(self) -> None:
@@ -315,6 +318,7 @@ class Transaction:
             for record, nodes in dead.items():
                 for node in nodes:
                     record.dismiss(node)
+                record.order = self.orders.get(record)
             for name, root in self.roots.items():
                 old = tracker.live.get(name)
                 if old is not None and old is not root:
@@ -518,6 +522,9 @@ class Transaction:
 
     def order(self, record: Record) -> list[Node]:
         """Return the nodes that a record's value reaches, each after those it refers to."""
+        known = self._known_order(record)
+        if known is not None:
+            return known
         adopt = self.tracker.faces.adopter(self, record)
         kids = self.tracker.faces.nodes_in(record.value)
         order: list[Node] = []
@@ -537,36 +544,74 @@ class Transaction:
             below = node.kids
             if below is None:
                 below = node.kids = node.kind.scan(node, adopt)
-            if below:
-                stack += (node, None)
-                stack += below
-            else:
+            if not below:
                 order.append(node)
+                continue
+            stack += (node, None)
+            for kid in below:
+                if kid.kids or kid.kids is None:
+                    stack.append(kid)
+                elif kid not in entered:
+                    entered.add(kid)
+                    order.append(kid)
+        return order
+
+    def _known_order(self, record: Record) -> list[Node] | None:
+        """Return the order of the last commit, with new leaves in front, if nothing else is new.
+
+        So a change costs what it changes, not a walk over the record.
+        """
+        known = record.order
+        if known is None:
+            return None
+        adopt = self.tracker.faces.adopter(self, record)
+        new: list[Node] = []
+        for node, (_, before) in self.touched.items():
+            if node.record is not record:
+                continue
+            if before is None or not node.kind.keeps_fragment:
+                return None
+            kids = node.kids if node.kids is not None else node.kind.scan(node, adopt)
+            count = len(before)
+            if len(kids) < count or kids[:count] != before:
+                return None
+            for kid in kids[count:]:
+                if kid.tx is not self or kid.kids != [] or kid in self.touched:
+                    return None
+                new.append(kid)
+            node.kids = kids
+        if not new:
+            return known if len(known) == len(record.nodes) else None
+        order = new + known
+        if len(order) != len(record.nodes) or len(set(new)) != len(new):
+            return None
         return order
 
     def encode(self, record: Record) -> tuple[bytes, list[Node]]:
         """Return the bytes of a record and the nodes that are no longer part of it."""
         order = self.order(record)
-        pickler = records.RecordPickler(record.faces)
+        pickler: records.RecordPickler | None = None
         class_table: dict[type, int] = {}
-        table: list[int] = []
         made: list[bytes] = []
         fragments: list[bytes] = []
+        table: list[bytes] = []
         for node in order:
             fragment = node.fragment
-            kind = node.kind
             if fragment is None:
-                fragment = kind.encode(node, pickler, made)
-                if kind.keeps_fragment:
+                if pickler is None:
+                    pickler = records.RecordPickler(record.faces)
+                fragment = node.kind.encode(node, pickler, made)
+                if node.kind.keeps_fragment:
                     node.fragment = fragment
             fragments.append(fragment)
-            if node.uid < 0:
-                node.uid = record.next_uid
-                record.next_uid += 1
-            head = kind.head(node)
-            if not isinstance(head, int):
-                head = records.FIRST_CLASS + class_table.setdefault(head, len(class_table))
-            table += (node.slot, node.uid, head)
+            table.append(node.row or self._row(node, class_table))
+        value = record.value
+        face = record.faces.get(id(value))
+        if face is not None:
+            root = records.reference(face[0])
+        else:
+            root = (pickler or records.RecordPickler(record.faces)).body(value)
+        self.orders[record] = order
         dead: list[Node] = []
         if len(order) != len(record.nodes):
             reached = set(order)
@@ -579,9 +624,24 @@ class Transaction:
             record.born,
             map(class_to_bytes, class_table),
             made + fragments if made else fragments,
-            pickler.body(record.value),
+            root,
         )
         return encoded, dead
+
+    @staticmethod
+    def _row(node: Node, class_table: dict[type, int]) -> bytes:
+        """Return a node's row of the node table; it is kept where it does not depend on others."""
+        if node.uid < 0:
+            record = node.record
+            assert record is not None
+            node.uid = record.next_uid
+            record.next_uid += 1
+        head = node.kind.head(node)
+        if isinstance(head, int):
+            node.row = records.row(node.slot, node.uid, head)
+            return node.row
+        head = records.FIRST_CLASS + class_table.setdefault(head, len(class_table))
+        return records.row(node.slot, node.uid, head)
 
     # --- as a context manager, for Store.transaction() ---
 

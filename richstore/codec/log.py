@@ -17,23 +17,12 @@ ALL = 0xFFFFFFFF
 
 
 def extend(log: bytes, commit: int, names: Iterable[bytes]) -> bytes:
-    """Return the log with an entry for `commit` in front and the oldest entries dropped."""
+    """Return the log with an entry for `commit` in front and what is too old cut off."""
     rest = b"".join([len(name).to_bytes(2, "little") + name for name in names])
     if len(rest) + 12 > LIMIT:
         return commit.to_bytes(8, "little") + ALL.to_bytes(4, "little")
-    new = commit.to_bytes(8, "little") + len(rest).to_bytes(4, "little") + rest + log
-    return new if len(new) <= LIMIT else _trim(new)
-
-
-def _trim(log: bytes) -> bytes:
-    at = end = 0
-    while at <= LIMIT:
-        end = at
-        size = int.from_bytes(log[at + 8 : at + 12], "little")
-        if size == ALL:
-            size = 0
-        at += 12 + size
-    return log[:end]
+    # the oldest entry may be cut in two: a reader who needs it is told that all may have changed
+    return (commit.to_bytes(8, "little") + len(rest).to_bytes(4, "little") + rest + log)[:LIMIT]
 
 
 def changed_since(log: bytes, seen: int, commit: int) -> set[bytes] | None:
@@ -49,6 +38,8 @@ def changed_since(log: bytes, seen: int, commit: int) -> set[bytes] | None:
             return None
         at += 12
         end = at + size
+        if end > len(log):
+            return None
         while at < end:
             length = int.from_bytes(log[at : at + 2], "little")
             changed.add(log[at + 2 : at + 2 + length])

@@ -54,12 +54,16 @@ __all__ = [
     "object_fragment",
     "parse",
     "part_of",
+    "reference",
+    "row",
     "stored_key",
     "unstorable",
 ]
 
 VERSION = 1
 _ENVELOPE = struct.Struct("<BBI")
+# of the node table: the commit that put the value, the next uid, the size
+_NODES = struct.Struct("<QQI")
 _HAS_KEY = 1
 _HAS_NODES = 2
 
@@ -74,14 +78,12 @@ _STOP = b"."
 _TUPLE2 = b"\x86"
 _REDUCE = b"R"
 
-_WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
-
 
 class Parts(NamedTuple):
     """What a record consists of, still encoded."""
 
     key: bytes | None
-    table: array[int] | bytes
+    table: array[int]
     next_uid: int
     born: int
     classes: list[bytes]
@@ -205,6 +207,11 @@ def load_blob(blob: bytes) -> Any:
     return _Unpickler(io.BytesIO(blob)).load()
 
 
+def reference(place: int) -> bytes:
+    """Return the opcodes of a reference to a place of the memo."""
+    return _GETS[place] if place < 512 else _get(place)
+
+
 def fill_fragment(slot: int, body: bytes) -> bytes:
     """Return the fragment of a list, dict or set from the opcodes of its content.
 
@@ -307,7 +314,7 @@ def part_of(value: Any, whole: Any) -> bool:
 def encode(
     name: bytes,
     key: bytes | None,
-    table: list[int],
+    table: list[bytes],
     next_uid: int,
     born: int,
     class_table: Iterable[bytes],
@@ -319,7 +326,7 @@ def encode(
     Args:
         name: the engine key it goes under; part of the checksum, so that it cannot be moved.
         key: the pickled user key when the engine key does not tell it.
-        table: slot, uid and head of each node, flat.
+        table: the `row` of each node.
         next_uid: the uid of the next node that is born in this record.
         born: the number of the commit that put this value under its key.
         class_table: the stored forms of the classes of its instances.
@@ -333,9 +340,8 @@ def encode(
         parts += (len(key).to_bytes(4, "little"), key)
     if table:
         flags |= _HAS_NODES
-        table.append(next_uid)
-        packed = _pack(table)
-        parts += (born.to_bytes(8, "little"), len(packed).to_bytes(4, "little"), packed)
+        packed = _join(table)
+        parts += (_NODES.pack(born, next_uid, len(packed)), packed)
         stored = list(class_table)
         parts.append(len(stored).to_bytes(2, "little"))
         for one in stored:
@@ -344,21 +350,6 @@ def encode(
     parts += (root, _STOP)
     body = b"".join(parts)
     return _ENVELOPE.pack(VERSION, flags, zlib.crc32(body, zlib.crc32(name, flags))) + body
-
-
-def _pack(numbers: list[int]) -> bytes:
-    try:
-        return b"\x01" + bytes(numbers)
-    except ValueError:
-        for width in (2, 4, 8):
-            try:
-                packed = array(_WIDTHS[width], numbers)
-            except OverflowError:
-                continue
-            if _BIG_ENDIAN:
-                packed.byteswap()
-            return bytes((width,)) + packed.tobytes()
-        raise
 
 
 _BIG_ENDIAN = struct.pack("=H", 1) == b"\x00\x01"
@@ -387,7 +378,7 @@ def parse(name: bytes, record: bytes) -> Parts:
         raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
     at = 0
     key: bytes | None = None
-    table: array[int] | bytes = b""
+    table = array("H")
     next_uid = born = 0
     class_table: list[bytes] = []
     if flags & _HAS_KEY:
@@ -395,12 +386,10 @@ def parse(name: bytes, record: bytes) -> Parts:
         key = bytes(body[4 : 4 + size])
         at = 4 + size
     if flags & _HAS_NODES:
-        born = int.from_bytes(body[at : at + 8], "little")
-        at += 8
-        size = int.from_bytes(body[at : at + 4], "little")
-        numbers = _unpack(body[at + 4 : at + 4 + size])
-        table, next_uid = numbers[:-1], numbers[-1]
-        at += 4 + size
+        born, next_uid, size = _NODES.unpack_from(body, at)
+        at += _NODES.size
+        table = _split(body[at : at + size])
+        at += size
         count = int.from_bytes(body[at : at + 2], "little")
         at += 2
         for _ in range(count):
@@ -422,12 +411,31 @@ def stored_key(record: Any) -> bytes | None:
     return found
 
 
-def _unpack(packed: memoryview) -> array[int] | bytes:
-    width = packed[0]
-    if width == 1:
-        return bytes(packed[1:])
-    numbers = array(_WIDTHS[width])
-    numbers.frombytes(packed[1:])
+def row(slot: int, uid: int, head: int) -> bytes:
+    """Return a row of the node table, narrow when its numbers allow it."""
+    if slot < 65536 and uid < 65536 and head < 65536:
+        return _NARROW.pack(slot, uid, head)
+    return _WIDE.pack(slot, uid, head)
+
+
+_NARROW = struct.Struct("<HHH")
+_WIDE = struct.Struct("<QQQ")
+
+
+def _join(rows: list[bytes]) -> bytes:
+    """Return a node table: all rows narrow, or all wide."""
+    joined = b"".join(rows)
+    if len(joined) == _NARROW.size * len(rows):
+        return b"\x02" + joined
+    return b"\x08" + b"".join(
+        [one if len(one) == _WIDE.size else _WIDE.pack(*_NARROW.unpack(one)) for one in rows]
+    )
+
+
+def _split(table: memoryview) -> array[int]:
+    """Return the numbers of a node table."""
+    numbers = array("H" if table[0] == 2 else "Q")
+    numbers.frombytes(table[1:])
     if _BIG_ENDIAN:
         numbers.byteswap()
     return numbers

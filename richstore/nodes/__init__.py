@@ -80,21 +80,20 @@ class Faces:
         """Return the node of an object that the stream made, `known` if that can go on."""
         layout = layout_of(type(raw))
         kind: Any
+        taken: Node
         if layout is not None:
             kind = kind_of(layout)
-            taken: Node
             if known is not None and known.kind is kind:
                 taken = known
             else:
                 taken = kind.make(record, slot, uid, kind.clean)
             kind.take(taken, raw)
             return taken
-        kind = generic_kind(type(raw))
-        if known is not None and known.kind is kind:
-            kind.take(known, raw)
+        generic = generic_kind(type(raw))
+        if known is not None and known.kind is generic:
+            generic.take(known, raw)
             return known
-        made: Node = kind.make(record, slot, uid, kind.clean, raw)
-        return made
+        return generic.make(record, slot, uid, generic.clean, raw)
 
 
 def is_tracked(value: Any) -> bool:

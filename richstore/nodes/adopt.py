@@ -91,6 +91,11 @@ class Adopter:
         known = self.memo.get(id(value))
         if known is not None:
             return known[0]
+        simple = SIMPLE.get(kind)
+        if simple is not None and simple.only_atoms(value):
+            face = simple.adopt_atoms(self, value)
+            self.memo[id(value)] = (face, value)
+            return face
         outer = self.path
         self.path = (outer, step)
         try:
@@ -204,6 +209,9 @@ class Adopter:
             self.record.next_uid = uid
             node.uid = -1
 
+
+# Also filled by the kinds: built-in container → what adopts one that holds only atoms.
+SIMPLE: dict[type, Any] = {}
 
 # Filled by the kinds: exact type → (adopter, original, content) → face; `object` for all others.
 HANDLERS: dict[type, Callable[[Adopter, Any, Any], Any]] = {

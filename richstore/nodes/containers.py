@@ -20,7 +20,7 @@ from collections.abc import (
 from typing import Any
 
 from richstore.codec import records
-from richstore.nodes.adopt import ATOMS, HANDLERS, Adopter
+from richstore.nodes.adopt import ATOMS, HANDLERS, SIMPLE, Adopter
 from richstore.nodes.base import (
     BaseProxy,
     get_node,
@@ -101,15 +101,20 @@ class ContainerKind:
         self.mediated: type = BaseProxy
         self.frozen: type = BaseProxy
         HANDLERS[builtin] = self.adopt
+        SIMPLE[builtin] = self
 
     def head(self, node: Node) -> int:
         """Return the code of the node table."""
         return self.code
 
-    def make(self, record: Record | None, slot: int, uid: int, cls: type) -> Node:
-        """Return a node with an empty container and a face of the given class."""
+    def make(
+        self, record: Record | None, slot: int, uid: int, cls: type, content: Any = None
+    ) -> Node:
+        """Return a node with a face of the given class around a container, or an empty one."""
         node = Node(record, slot, uid, self)
-        node.content = node.work = content = self.builtin()
+        if content is None:
+            content = self.builtin()
+        node.content = node.work = content
         node.face = face = new_proxy(cls)
         self.show(face, content)
         set_node(face, node)
@@ -126,19 +131,20 @@ class ContainerKind:
         node = self.make(None, -1, -1, self.clean)
         face = node.face
         adopter.place(node)
-        if self.take_atoms(node.content, content):
-            node.kids = []
-            return face
         adopter.remember(original, face)
         adopter.later(lambda: self.fill(node.content, content, adopter))
         return face
 
-    def take_atoms(self, raw: Any, content: Any) -> bool:
-        """Copy a content that holds nothing but atoms, and return whether it was one."""
-        if ATOMS.issuperset(map(type, content)):
-            (raw.extend if self.builtin is list else raw.update)(content)
-            return True
-        return False
+    def only_atoms(self, content: Any) -> bool:
+        """Tell whether a container holds nothing that has to be adopted."""
+        return ATOMS.issuperset(map(type, content))
+
+    def adopt_atoms(self, adopter: Adopter, content: Any) -> Any:
+        """Return the face of a new node with a copy of a container that holds only atoms."""
+        node = self.make(None, -1, -1, self.clean, content.copy())
+        node.kids = []
+        adopter.place(node)
+        return node.face
 
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         """Adopt `content` into an empty container."""
@@ -238,11 +244,10 @@ class _DictKind(ContainerKind):
         show(face, content)
         _set_get(face, content.get)
 
-    def take_atoms(self, raw: Any, content: Any) -> bool:
-        if ATOMS.issuperset(map(type, content.values())) and ATOMS.issuperset(map(type, content)):
-            raw.update(content)
-            return True
-        return False
+    def only_atoms(self, content: Any) -> bool:
+        return ATOMS.issuperset(map(type, content.values())) and ATOMS.issuperset(
+            map(type, content)
+        )
 
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         for key, value in content.items():

@@ -31,8 +31,8 @@ from richstore.nodes.base import (
     is_face,
     new_proxy,
     node_of,
-    set_content,
     refreshed,
+    set_content,
     set_node,
     view,
 )
@@ -515,7 +515,8 @@ def _reading(name: str) -> Callable[..., Any]:
             for argument in arguments
         )
         result = getattr(type(content), name)(content, *arguments, **named)
-        if name in ("__iter__", "__reversed__") and get_node(self).kind.base is None:
+        opaque = getattr(get_node(self).kind, "base", None) is None
+        if opaque and name in ("__iter__", "__reversed__"):
             return (_element(self, item) for item in result)
         return _element(self, result) if name == "__getitem__" else result
 

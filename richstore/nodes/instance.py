@@ -19,8 +19,8 @@ its own `__setattr__` is guarded in this way.
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
 import copyreg
 import functools
 import weakref
@@ -784,12 +784,11 @@ def transactional(method: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         TypeError: the method is a generator or asynchronous.
     """
-
     # generator, coroutine, asynchronous generator: their bodies run after the call has returned
     if getattr(getattr(method, "__code__", None), "co_flags", 0) & (0x20 | 0x80 | 0x200):
         raise TypeError(
-            f"{method.__qualname__} runs on after it has returned, so it cannot be one transaction; "
-            f"use `with store.transaction():` inside it"
+            f"{method.__qualname__} runs on after it has returned, so it cannot be one "
+            f"transaction; use `with store.transaction():` inside it"
         )
 
     @functools.wraps(method)

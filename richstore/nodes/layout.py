@@ -112,7 +112,7 @@ class Layout:
             del self.dict_descriptor.__get__(instance)[name]
 
     def pickled_state(self, instance: Any) -> Any:
-        """Return what the standard `__getstate__` would: a dict, or a pair with one for the slots."""
+        """Return what the standard `__getstate__` would: a dict, or a pair if there are slots."""
         state = self.dict_descriptor.__get__(instance) if self.has_dict else None
         if not self.slots:
             return state if state is not None else {}

@@ -33,10 +33,12 @@ class _View:
         return getattr(content, self._name)()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._now())
+        items: Iterator[Any] = iter(self._now())
+        return items
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._now())
+        items: Iterator[Any] = reversed(self._now())
+        return items
 
     def __len__(self) -> int:
         return len(self._now())
