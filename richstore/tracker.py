@@ -105,12 +105,14 @@ class Kind(Protocol):
 
     Attributes:
         keeps_fragment: whether a fragment is good until the node is touched again.
+        finds_strays: whether `scan` needs `adopt`.
         guarded: whether `settle` has to know every committed state.
         clean, mediated, frozen: the classes of faces, see `nodes.base`.
     """
 
     keeps_fragment: bool
     guarded: bool
+    finds_strays: bool
     clean: type
     mediated: type
     frozen: type

@@ -564,14 +564,18 @@ class Transaction:
         known = record.order
         if known is None:
             return None
-        adopt = self.tracker.faces.adopter(self, record)
+        adopt: Any = None
         new: list[Node] = []
         for node, (_, before) in self.touched.items():
             if node.record is not record:
                 continue
             if before is None or not node.kind.keeps_fragment:
                 return None
-            kids = node.kids if node.kids is not None else node.kind.scan(node, adopt)
+            kids = node.kids
+            if kids is None:
+                if adopt is None and node.kind.finds_strays:
+                    adopt = self.tracker.faces.adopter(self, record)
+                kids = node.kind.scan(node, adopt)
             count = len(before)
             if len(kids) < count or kids[:count] != before:
                 return None

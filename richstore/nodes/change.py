@@ -20,18 +20,22 @@ __all__ = ["Edit", "change", "path_to"]
 
 
 class Edit:
-    """One operation under way: its transaction and record.
+    """One operation under way: its transaction and record."""
 
-    Attributes:
-        adopt: turns a plain value into one that holds nodes of this record.
-    """
-
-    __slots__ = ("adopt", "record", "tx")
+    __slots__ = ("_adopter", "record", "tx")
 
     def __init__(self, tx: Transaction, record: Record) -> None:
         self.tx = tx
         self.record = record
-        self.adopt: Any = tx.tracker.faces.adopter(tx, record)
+        self._adopter: Any = None
+
+    @property
+    def adopt(self) -> Any:
+        """What turns a plain value into one that holds nodes of this record."""
+        adopter = self._adopter
+        if adopter is None:
+            adopter = self._adopter = self.tx.tracker.faces.adopter(self.tx, self.record)
+        return adopter
 
 
 def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: bool = True) -> Any:

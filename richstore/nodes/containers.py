@@ -93,6 +93,7 @@ class ContainerKind:
 
     keeps_fragment = True
     guarded = False
+    finds_strays = False
 
     def __init__(self, builtin: type, head: int) -> None:
         self.builtin = builtin

@@ -68,6 +68,7 @@ class GenericKind:
 
     keeps_fragment = False
     guarded = False
+    finds_strays = True
 
     def __init__(self, cls: type) -> None:
         self.cls = cls

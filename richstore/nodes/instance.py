@@ -56,6 +56,8 @@ class InstanceKind:
         TypeError: the class does not allow the subclass that tracking needs.
     """
 
+    finds_strays = True
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.cls = cls = layout.cls

@@ -204,10 +204,12 @@ def test_new_on_a_small_map(path: str) -> None:
 def ordinary_user() -> Iterator[str]:
     """Give a directory that anybody may read, and stop being root inside the block."""
     root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    directory = tempfile.mkdtemp()
+    # not below TMPDIR, which may be root's alone
+    directory = tempfile.mkdtemp(dir="/tmp" if root else None)
     try:
+        if root:
+            os.chown(directory, 65534, 65534)
+            os.seteuid(65534)
         yield directory
     finally:
         if root:
