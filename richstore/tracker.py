@@ -296,6 +296,8 @@ class Tracker:
         self.live: weakref.WeakValueDictionary[bytes, Record] = weakref.WeakValueDictionary()
         self.recent: OrderedDict[bytes, Record] = OrderedDict()
         self.recent_size = 0
+        # picklers that are not in use, for the next record that is encoded
+        self.picklers: list[records.RecordPickler] = []
 
     # --- freshness ---
 

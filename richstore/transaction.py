@@ -431,8 +431,11 @@ class Transaction:
 
     # --- changes ---
 
-    def touch(self, node: Node) -> None:
+    def touch(self, node: Node) -> list[Node] | None:
         """Make a node's working copy ready to be changed.
+
+        Returns:
+            The kids it has so far, if they are known.
 
         Raises:
             DetachedError: the node has left the store.
@@ -457,7 +460,9 @@ class Transaction:
             node.kind.begin(node)
         elif len(self.levels) > 1 and node not in level.saved and node not in level.births:
             level.saved[node] = node.kind.save(node)
+        kids = node.kids
         node.fragment = node.kids = None
+        return kids
 
     def _committing_error(self) -> ClosedError:
         return ClosedError(
@@ -505,10 +510,15 @@ class Transaction:
         """Return how many nodes were born in the innermost level, to be handed to `unborn`."""
         return len(self.levels[-1].births)
 
+    def born_since(self, births: int) -> list[Node]:
+        """Return the nodes born since `births` was taken."""
+        level = self.levels[-1].births
+        return list(level)[births:] if len(level) > births else []
+
     def unborn(self, births: int) -> None:
         """Undo the births since `births` was taken: the operation that made them has failed."""
         level = self.levels[-1]
-        for node in list(level.births)[births:]:
+        for node in self.born_since(births):
             del level.births[node]
             if node in self.touched:
                 # it had left the store, and was about to come back
@@ -603,7 +613,7 @@ class Transaction:
             fragment = node.fragment
             if fragment is None:
                 if pickler is None:
-                    pickler = records.RecordPickler(record.faces)
+                    pickler = self._pickler(record)
                 fragment = node.kind.encode(node, pickler, made)
                 if node.kind.keeps_fragment:
                     node.fragment = fragment
@@ -614,7 +624,11 @@ class Transaction:
         if face is not None:
             root = records.reference(face[0])
         else:
-            root = (pickler or records.RecordPickler(record.faces)).body(value)
+            pickler = pickler or self._pickler(record)
+            root = pickler.body(value)
+        if pickler is not None:
+            pickler.clear_memo()
+            self.tracker.picklers.append(pickler)
         self.orders[record] = order
         dead: list[Node] = []
         if len(order) != len(record.nodes):
@@ -631,6 +645,13 @@ class Transaction:
             root,
         )
         return encoded, dead
+
+    def _pickler(self, record: Record) -> records.RecordPickler:
+        """Return a pickler for a record: a new one, or one that is not in use."""
+        free = self.tracker.picklers
+        pickler = free.pop() if free else records.RecordPickler()
+        pickler.begin(record.faces)
+        return pickler
 
     @staticmethod
     def _row(node: Node, class_table: dict[type, int]) -> bytes:

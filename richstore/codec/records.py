@@ -123,16 +123,15 @@ def _get_face(slot: int) -> bytes:
 
 
 class RecordPickler(pickle.Pickler):
-    """Turns shallow contents into opcodes; one is made for each record that is encoded.
+    """Turns shallow contents into opcodes; `begin` readies it for one record."""
 
-    Args:
-        faces: what comes out as a reference: `{id(face): (2 * slot + 1, face)}`.
-    """
-
-    def __init__(self, faces: dict[int, tuple[int, Any]]) -> None:
+    def __init__(self) -> None:
         self._buffer = io.BytesIO()
         super().__init__(self._buffer, 5)
         self.fast = True
+
+    def begin(self, faces: dict[int, tuple[int, Any]]) -> None:
+        """Let `faces` come out as references: `{id(face): (2 * slot + 1, face)}`."""
         self.memo = faces
 
     def reducer_override(self, obj: Any) -> Any:

@@ -64,11 +64,12 @@ class Adopter:
         record: where they live.
     """
 
-    __slots__ = ("memo", "path", "queue", "record", "tx")
+    __slots__ = ("aliases", "memo", "path", "queue", "record", "tx")
 
     def __init__(self, transaction: Transaction | None, record: Record) -> None:
         self.tx = transaction
         self.record = record
+        self.aliases = False
         # by id: what an original became, and the original, to keep its id taken
         self.memo: dict[int, tuple[Any, Any]] = {}
         # containers that have a node but no content yet, so that depth costs no stack
@@ -161,6 +162,7 @@ class Adopter:
         return HANDLERS[object](self, value, value)
 
     def _adopt_face(self, face: Any, node: Node) -> Any:
+        self.aliases = True
         if node.record is self.record:
             return face
         if node.record is None and node.home is self.record and self.tx is not None:

@@ -30,6 +30,11 @@ class Edit:
         self._adopter: Any = None
 
     @property
+    def aliases(self) -> bool:
+        """Whether a face that existed before has been put somewhere."""
+        return self._adopter is not None and self._adopter.aliases
+
+    @property
     def adopt(self) -> Any:
         """What turns a plain value into one that holds nodes of this record."""
         adopter = self._adopter
@@ -80,12 +85,13 @@ def _apply(
     arguments: tuple[Any, ...],
     removes: bool,
 ) -> Any:
-    transaction.touch(node)
+    kids = transaction.touch(node)
     record = node.record
     assert record is not None
     births = transaction.births()
+    edit = Edit(transaction, record)
     try:
-        result = operation(Edit(transaction, record), node, *arguments)
+        result = operation(edit, node, *arguments)
     except EncodingError as error:
         transaction.unborn(births)
         raise error.inside(record.path + path_to(record, node)) from error.__cause__
@@ -95,6 +101,11 @@ def _apply(
         raise
     if removes or record in transaction.reach:
         transaction.removed(record)
+    elif kids is not None and not node.kind.finds_strays and not edit.aliases:
+        # the container has only grown, so its kids are known without a search
+        born = transaction.born_since(births)
+        if all(kid.kids == [] for kid in born):
+            node.kids = kids + born
     return result
 
 

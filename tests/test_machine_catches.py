@@ -1,0 +1,27 @@
+"""The state machine must be able to fail: faults planted in the core are found by it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planted_faults import FAULTS
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_faults_are_found(name: str) -> None:
+    """The state machine fails on a core with a fault, and only on one."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(HERE / "planted_faults.py"), name],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+    )
+    expected = 0 if name == "none" else 1
+    assert (done.returncode, done.stdout.startswith("found")) == (expected, name != "none"), (
+        done.stderr
+    )
