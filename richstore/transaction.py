@@ -32,8 +32,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any
 
-from richstore.codec import log, records
-from richstore.codec.classes import class_to_bytes
+from richstore.codec import log
+from richstore.encoding import encode, order
 from richstore.engines.base import WriteTransaction
 from richstore.errors import (
     ClosedError,
@@ -287,7 +287,7 @@ class Transaction:
             name = record.name
             if roots and roots.get(name, record) is not record:
                 continue
-            encoded, dead[record] = self.encode(record)
+            encoded, dead[record] = encode(self, record)
             engine.put(name, encoded)
             record.size = len(encoded)
             names.append(name)
@@ -477,7 +477,7 @@ class Transaction:
     def _reachable(self, record: Record) -> set[Node]:
         found = self.reach[record]
         if found is None:
-            found = self.reach[record] = set(self.order(record))
+            found = self.reach[record] = set(order(self, record))
         return found
 
     def born(self, record: Record, node: Node) -> None:
@@ -527,146 +527,6 @@ class Transaction:
             if node.record is not None:
                 node.record.dismiss(node)
             node.tx = None
-
-    # --- encoding ---
-
-    def order(self, record: Record) -> list[Node]:
-        """Return the nodes that a record's value reaches, each after those it refers to."""
-        known = self._known_order(record)
-        if known is not None:
-            return known
-        adopt = self.tracker.faces.adopter(self, record)
-        kids = self.tracker.faces.nodes_in(record.value)
-        order: list[Node] = []
-        entered: set[Node] = set()
-        # entries: a node whose kids are still to come, or one that is complete (marked by None)
-        stack: list[Node | None] = [*reversed(kids)]
-        while stack:
-            node = stack.pop()
-            if node is None:
-                done = stack.pop()
-                assert done is not None
-                order.append(done)
-                continue
-            if node in entered:
-                continue
-            entered.add(node)
-            below = node.kids
-            if below is None:
-                below = node.kids = node.kind.scan(node, adopt)
-            if not below:
-                order.append(node)
-                continue
-            stack += (node, None)
-            for kid in below:
-                if kid.kids or kid.kids is None:
-                    stack.append(kid)
-                elif kid not in entered:
-                    entered.add(kid)
-                    order.append(kid)
-        return order
-
-    def _known_order(self, record: Record) -> list[Node] | None:
-        """Return the order of the last commit, with new leaves in front, if nothing else is new.
-
-        So a change costs what it changes, not a walk over the record.
-        """
-        known = record.order
-        if known is None:
-            return None
-        adopt: Any = None
-        new: list[Node] = []
-        for node, (_, before) in self.touched.items():
-            if node.record is not record:
-                continue
-            if before is None or not node.kind.keeps_fragment:
-                return None
-            kids = node.kids
-            if kids is None:
-                if adopt is None and node.kind.finds_strays:
-                    adopt = self.tracker.faces.adopter(self, record)
-                kids = node.kind.scan(node, adopt)
-            count = len(before)
-            if len(kids) < count or kids[:count] != before:
-                return None
-            for kid in kids[count:]:
-                if kid.tx is not self or kid.kids != [] or kid in self.touched:
-                    return None
-                new.append(kid)
-            node.kids = kids
-        if not new:
-            return known if len(known) == len(record.nodes) else None
-        order = new + known
-        if len(order) != len(record.nodes) or len(set(new)) != len(new):
-            return None
-        return order
-
-    def encode(self, record: Record) -> tuple[bytes, list[Node]]:
-        """Return the bytes of a record and the nodes that are no longer part of it."""
-        order = self.order(record)
-        pickler: records.RecordPickler | None = None
-        class_table: dict[type, int] = {}
-        made: list[bytes] = []
-        fragments: list[bytes] = []
-        table: list[bytes] = []
-        for node in order:
-            fragment = node.fragment
-            if fragment is None:
-                if pickler is None:
-                    pickler = self._pickler(record)
-                fragment = node.kind.encode(node, pickler, made)
-                if node.kind.keeps_fragment:
-                    node.fragment = fragment
-            fragments.append(fragment)
-            table.append(node.row or self._row(node, class_table))
-        value = record.value
-        face = record.faces.get(id(value))
-        if face is not None:
-            root = records.reference(face[0])
-        else:
-            pickler = pickler or self._pickler(record)
-            root = pickler.body(value)
-        if pickler is not None:
-            pickler.clear_memo()
-            self.tracker.picklers.append(pickler)
-        self.orders[record] = order
-        dead: list[Node] = []
-        if len(order) != len(record.nodes):
-            reached = set(order)
-            dead = [node for node in record.nodes.values() if node not in reached]
-        encoded = records.encode(
-            record.name,
-            record.stored_key,
-            table,
-            record.next_uid,
-            record.born,
-            map(class_to_bytes, class_table),
-            made + fragments if made else fragments,
-            root,
-        )
-        return encoded, dead
-
-    def _pickler(self, record: Record) -> records.RecordPickler:
-        """Return a pickler for a record: a new one, or one that is not in use."""
-        free = self.tracker.picklers
-        pickler = free.pop() if free else records.RecordPickler()
-        pickler.begin(record.faces)
-        return pickler
-
-    @staticmethod
-    def _row(node: Node, class_table: dict[type, int]) -> bytes:
-        """Return a node's row of the node table; it is kept where it does not depend on others."""
-        if node.uid < 0:
-            record = node.record
-            assert record is not None
-            node.uid = record.next_uid
-            record.next_uid += 1
-        head = node.kind.head(node)
-        if isinstance(head, int):
-            node.row = records.row(node.slot, node.uid, head)
-            return node.row
-        head = records.FIRST_CLASS + class_table.setdefault(head, len(class_table))
-        return records.row(node.slot, node.uid, head)
 
     # --- as a context manager, for Store.transaction() ---
 

@@ -15,9 +15,10 @@ from richstore.nodes.base import is_face, node_of
 from richstore.nodes.containers import DICT, LIST, SET
 from richstore.nodes.frozen import _instance_kind, frozen_value
 from richstore.nodes.generic import generic_kind
-from richstore.nodes.instance import kind_of, transactional
+from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
 from richstore.nodes.plain import nodes_in, plain
+from richstore.nodes.transactional import transactional
 from richstore.tracker import Node, Record
 from richstore.transaction import Transaction
 

@@ -20,6 +20,7 @@ from collections.abc import (
 from typing import Any
 
 from richstore.codec import records
+from richstore.nodes import operations as op
 from richstore.nodes.adopt import ATOMS, HANDLERS, SIMPLE, Adopter
 from richstore.nodes.base import (
     BaseProxy,
@@ -33,7 +34,7 @@ from richstore.nodes.base import (
     set_node,
     view,
 )
-from richstore.nodes.change import Edit, change
+from richstore.nodes.change import change
 from richstore.nodes.plain import Plain, nodes_in, plain, reduce_plain
 from richstore.nodes.views import DictItems, DictKeys, DictValues
 from richstore.tracker import Node, Record
@@ -286,135 +287,6 @@ LIST = _ListKind(list, records.LIST)
 DICT = _DictKind(dict, records.DICT)
 SET = _SetKind(set, records.SET)
 
-# --- operations: (edit, node, *arguments) -> result, all or nothing
-# --------------------------------
-
-
-def _list_append(edit: Edit, node: Node, item: Any) -> None:
-    work = node.work
-    work.append(item if type(item) in ATOMS else edit.adopt(item, f"[{len(work)}]"))
-
-
-def _list_insert(edit: Edit, node: Node, index: Any, item: Any) -> None:
-    node.work.insert(index, edit.adopt(item, f"[{index}]"))
-
-
-def _list_extend(edit: Edit, node: Node, items: list[Any]) -> None:
-    work = node.work
-    adopt = edit.adopt
-    start = len(work)
-    work += [adopt(item, f"[{start + at}]") for at, item in enumerate(items)]
-
-
-def _list_set(edit: Edit, node: Node, index: Any, value: Any) -> None:
-    if isinstance(index, slice):
-        adopt = edit.adopt
-        node.work[index] = [adopt(item, f"[{at}]") for at, item in enumerate(value)]
-    else:
-        node.work[index] = edit.adopt(value, f"[{index}]")
-
-
-def _list_sort(edit: Edit, node: Node, key: Any, reverse: Any) -> None:
-    # sorted apart, so that an error in `key` or a comparison leaves the list as it was
-    before = node.work.copy()
-    ordered = sorted(before, key=key, reverse=reverse)
-    if len(before) != len(node.work) or not all(map(operator.is_, before, node.work)):
-        raise ValueError("list modified during sort")
-    node.work[:] = ordered
-
-
-def _list_imul(edit: Edit, node: Node, times: Any) -> None:
-    node.work.__imul__(times)
-
-
-def _list_reverse(edit: Edit, node: Node) -> None:
-    node.work.reverse()
-
-
-def _list_remove(edit: Edit, node: Node, value: Any) -> None:
-    node.work.remove(value)
-
-
-def _pop(edit: Edit, node: Node, *arguments: Any) -> Any:
-    return plain(node.work.pop(*arguments))
-
-
-def _delete(edit: Edit, node: Node, key: Any) -> None:
-    del node.work[key]
-
-
-def _clear(edit: Edit, node: Node) -> None:
-    node.work.clear()
-
-
-def _dict_set(edit: Edit, node: Node, key: Any, value: Any) -> None:
-    if type(key) not in ATOMS:
-        hash(key)
-        key = edit.adopt.hashed(key, f"[key {key!r}]")
-    node.work[key] = value if type(value) in ATOMS else edit.adopt(value, f"[{key!r}]")
-
-
-def _dict_setdefault(edit: Edit, node: Node, key: Any, default: Any) -> Any:
-    work = node.work
-    if key not in work:
-        _dict_set(edit, node, key, default)
-    return work[key]
-
-
-def _dict_update(edit: Edit, node: Node, new: dict[Any, Any]) -> None:
-    made: dict[Any, Any] = {}
-    for key, value in new.items():
-        made[edit.adopt.hashed(key, f"[key {key!r}]")] = edit.adopt(value, f"[{key!r}]")
-    _update(node, made)
-
-
-def _update(node: Node, made: Any) -> None:
-    """Update a dict or set with all of `made`, or with nothing when a comparison fails."""
-    if all(type(key) in ATOMS for key in made):
-        node.work.update(made)
-        return
-    before = node.work.copy()
-    try:
-        node.work.update(made)
-    except BaseException:
-        node.work.clear()
-        node.work.update(before)
-        raise
-
-
-def _dict_popitem(edit: Edit, node: Node) -> Any:
-    return plain(node.work.popitem())
-
-
-def _set_add(edit: Edit, node: Node, item: Any) -> None:
-    if type(item) not in ATOMS:
-        hash(item)
-        item = edit.adopt.hashed(item, "{…}")
-    node.work.add(item)
-
-
-def _set_update(edit: Edit, node: Node, items: list[Any]) -> None:
-    _update(node, {edit.adopt.hashed(item, "{…}") for item in items})
-
-
-def _set_discard(edit: Edit, node: Node, item: Any) -> None:
-    node.work.discard(item)
-
-
-def _set_remove(edit: Edit, node: Node, item: Any) -> None:
-    node.work.remove(item)
-
-
-def _set_keep(edit: Edit, node: Node, result: set[Any]) -> None:
-    made = {edit.adopt.hashed(item, "{…}") for item in result}
-    node.work.clear()
-    node.work.update(made)
-
-
-def _set_combine(edit: Edit, node: Node, combine: Callable[..., Any], others: Any) -> None:
-    _set_keep(edit, node, combine(set(node.work), *others))
-
-
 # --- proxies ------------------------------------------------------------------------------------
 
 
@@ -428,19 +300,19 @@ class ListProxy(Proxy):
         return list(items)
 
     def __init__(self, items: Any = (), /) -> None:
-        change(self, _list_set, slice(None), list(items))
+        change(self, op.list_set, slice(None), list(items))
 
     def append(self, item: Any, /) -> None:
-        change(self, _list_append, item, removes=False)
+        change(self, op.list_append, item, removes=False)
 
     def insert(self, index: Any, item: Any, /) -> None:
-        change(self, _list_insert, operator.index(index), item, removes=False)
+        change(self, op.list_insert, operator.index(index), item, removes=False)
 
     def extend(self, items: Any, /) -> None:
-        change(self, _list_extend, list(items), removes=False)
+        change(self, op.list_extend, list(items), removes=False)
 
     def __iadd__(self, items: Any) -> Any:
-        change(self, _list_extend, list(items), removes=False)
+        change(self, op.list_extend, list(items), removes=False)
         return self
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -452,7 +324,7 @@ class ListProxy(Proxy):
     def __imul__(self, times: Any) -> Any:
         if not hasattr(type(times), "__index__"):
             return NotImplemented
-        change(self, _list_imul, times)
+        change(self, op.list_imul, times)
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -463,25 +335,25 @@ class ListProxy(Proxy):
                 if hasattr(type(value), "__iter__"):
                     raise
                 raise TypeError(_slice_error(index)) from None
-        change(self, _list_set, index, value)
+        change(self, op.list_set, index, value)
 
     def __delitem__(self, index: Any) -> None:
-        change(self, _delete, index)
+        change(self, op.delete, index)
 
     def pop(self, *index: Any) -> Any:
-        return change(self, _pop, *index)
+        return change(self, op.pop, *index)
 
     def remove(self, value: Any, /) -> None:
-        change(self, _list_remove, value)
+        change(self, op.list_remove, value)
 
     def clear(self) -> None:
-        change(self, _clear)
+        change(self, op.clear)
 
     def sort(self, *, key: Any = None, reverse: Any = False) -> None:
-        change(self, _list_sort, key, reverse, removes=False)
+        change(self, op.list_sort, key, reverse, removes=False)
 
     def reverse(self) -> None:
-        change(self, _list_reverse, removes=False)
+        change(self, op.list_reverse, removes=False)
 
 
 def _slice_error(index: slice) -> str:
@@ -500,26 +372,26 @@ class DictProxy(Proxy):
         return dict(*arguments, **named)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        change(self, _dict_update, _new_items(arguments, named))
+        change(self, op.dict_update, _new_items(arguments, named))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        change(self, _dict_set, key, value)
+        change(self, op.dict_set, key, value)
 
     def __delitem__(self, key: Any) -> None:
-        change(self, _delete, key)
+        change(self, op.delete, key)
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         refreshed(get_node(self))
         content = view(self)
         if key in content:
             return content[key]
-        return change(self, _dict_setdefault, key, default, removes=False)
+        return change(self, op.dict_setdefault, key, default, removes=False)
 
     def update(self, *arguments: Any, **named: Any) -> None:
-        change(self, _dict_update, _new_items(arguments, named))
+        change(self, op.dict_update, _new_items(arguments, named))
 
     def __ior__(self, other: Any) -> Any:
-        change(self, _dict_update, _new_items((other,), {}))
+        change(self, op.dict_update, _new_items((other,), {}))
         return self
 
     def pop(self, *arguments: Any) -> Any:
@@ -527,13 +399,13 @@ class DictProxy(Proxy):
             refreshed(get_node(self))
             if arguments[0] not in view(self):
                 return arguments[1]
-        return change(self, _pop, *arguments)
+        return change(self, op.pop, *arguments)
 
     def popitem(self) -> Any:
-        return change(self, _dict_popitem)
+        return change(self, op.dict_popitem)
 
     def clear(self) -> None:
-        change(self, _clear)
+        change(self, op.clear)
 
     def keys(self) -> Any:
         return DictKeys(self)
@@ -572,36 +444,36 @@ class SetProxy(Proxy):
         return set(items)
 
     def __init__(self, items: Any = (), /) -> None:
-        change(self, _set_keep, set(items))
+        change(self, op.set_keep, set(items))
 
     def add(self, item: Any, /) -> None:
-        change(self, _set_add, item, removes=False)
+        change(self, op.set_add, item, removes=False)
 
     def discard(self, item: Any, /) -> None:
-        change(self, _set_discard, item)
+        change(self, op.set_discard, item)
 
     def remove(self, item: Any, /) -> None:
-        change(self, _set_remove, item)
+        change(self, op.set_remove, item)
 
     def pop(self) -> Any:
-        return change(self, _pop)
+        return change(self, op.pop)
 
     def clear(self) -> None:
-        change(self, _clear)
+        change(self, op.clear)
 
     def update(self, *others: Any) -> None:
-        change(self, _set_update, [item for other in others for item in other], removes=False)
+        change(self, op.set_update, [item for other in others for item in other], removes=False)
 
     def intersection_update(self, *others: Any) -> None:
         others = tuple(map(list, others))
-        change(self, _set_combine, set.intersection, others)
+        change(self, op.set_combine, set.intersection, others)
 
     def difference_update(self, *others: Any) -> None:
         others = tuple(map(list, others))
-        change(self, _set_combine, set.difference, others)
+        change(self, op.set_combine, set.difference, others)
 
     def symmetric_difference_update(self, other: Any, /) -> None:
-        change(self, _set_combine, set.symmetric_difference, (list(other),))
+        change(self, op.set_combine, set.symmetric_difference, (list(other),))
 
     def __ior__(self, other: Any) -> Any:
         return self._in_place(other, set.union)
@@ -618,7 +490,7 @@ class SetProxy(Proxy):
     def _in_place(self, other: Any, combine: Callable[..., Any]) -> Any:
         if not isinstance(other, (set, frozenset, type({}.keys()), type({}.items()))):
             return NotImplemented
-        change(self, _set_combine, combine, (set(other),))
+        change(self, op.set_combine, combine, (set(other),))
         return self
 
 

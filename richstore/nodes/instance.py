@@ -13,18 +13,16 @@ methods, properties and `super()` run natively on it; `__setattr__` and `__delat
   shows it to everybody else.
 
 Code that goes around `__setattr__` (a frozen dataclass that fills a cache with
-`object.__setattr__`) is found by comparing the state before and after: every method of a class with
-its own `__setattr__` is guarded in this way.
+`object.__setattr__`) is the business of `guards`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import copyreg
 import functools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import MemberDescriptorType
 from typing import Any
 
@@ -32,18 +30,28 @@ from richstore.codec import records
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
 from richstore.nodes.adopt import ATOMS, Adopter
+from richstore.nodes.attributes import (
+    MISSING,
+    AttributeDict,
+    class_attribute,
+    delete_attribute,
+    get_dict,
+    get_state,
+    set_attribute,
+    set_dict,
+    visible_state,
+)
 from richstore.nodes.base import is_face, node_of, refuse, set_class
-from richstore.nodes.change import Edit, change
-from richstore.nodes.layout import Layout, functions_of, layout_of
+from richstore.nodes.change import change
+from richstore.nodes.guards import CachedProperty, guarded_names, guards, keep_writes, refuse_writes
+from richstore.nodes.layout import Layout, layout_of
 from richstore.nodes.plain import Plain, nodes_in, plain
 from richstore.tracker import Node, Record
-from richstore.transaction import current, detached, run
 
 __all__ = ["InstanceKind", "Tracked", "kind_of"]
 
 # Attributes that compiled code of their library insists on having as built-in containers.
 _RAW = frozenset(("__pydantic_fields_set__",))
-_MISSING = object()
 
 
 class InstanceKind:
@@ -63,7 +71,7 @@ class InstanceKind:
         self.cls = cls = layout.cls
         self.standard = layout.standard
         self.storable = False
-        self.guarded = bool(_guarded_names(layout))
+        self.guarded = bool(guarded_names(layout))
         # a state of the class's own making may depend on more than the attributes we see change
         self.keeps_fragment = layout.standard and layout.getstate is None
         clean = self.clean = _clean_class(layout)
@@ -72,7 +80,7 @@ class InstanceKind:
         clean._richstore_kind_ = self  # type: ignore[attr-defined]
         self.mediated = _variant(clean, {"__getattribute__": _mediated_getattribute})
         self.frozen = _variant(
-            clean, {"__setattr__": refuse, "__delattr__": refuse, **_guards(layout, _refuse_writes)}
+            clean, {"__setattr__": refuse, "__delattr__": refuse, **guards(layout, refuse_writes)}
         )
         native = {"__setattr__": cls.__setattr__, "__delattr__": cls.__delattr__}
         native["__setstate__"] = _load_state
@@ -308,88 +316,6 @@ def rebuilt(parts: tuple[Any, ...]) -> Any:
     return made
 
 
-def visible_state(face: Any, node: Node) -> dict[str, Any]:
-    """Return the attributes of a tracked instance as the calling context is to see them."""
-    layout: Layout = node.kind.layout  # type: ignore[attr-defined]
-    transaction = node.tx
-    if transaction is None:
-        record = node.record
-        if record is not None and record.stale:
-            record.tracker.reload(record)
-    else:
-        committed = node.content
-        if not (transaction.done or transaction.is_here()) and committed is not None:
-            return dict(committed)
-    return layout.state(face)
-
-
-# --- operations -----------------------------------------------------------------------------------
-
-
-def _set_attribute(edit: Edit, node: Node, name: str, value: Any) -> None:
-    kind: Any = node.kind
-    layout: Layout = kind.layout
-    face = node.face
-    found = _class_attribute(kind.cls, name)
-    if layout.own_setattr:
-        before = layout.state(face)
-        try:
-            kind.cls.__setattr__(face, name, value)
-        except BaseException:
-            layout.set_state(face, before)
-            raise
-    elif hasattr(type(found), "__set__") and type(found) is not MemberDescriptorType:
-        # a property's setter is the class's own code, and sets what it sets through us
-        with edit.tx.nested():
-            object.__setattr__(face, name, value)
-        return
-    else:
-        object.__setattr__(face, name, edit.adopt(value, f".{name}"))
-        return
-    _sweep(edit, node)
-
-
-def _delete_attribute(edit: Edit, node: Node, name: str) -> None:
-    kind: Any = node.kind
-    before = kind.layout.state(node.face)
-    try:
-        kind.cls.__delattr__(node.face, name)
-    except BaseException:
-        kind.layout.set_state(node.face, before)
-        raise
-
-
-def _put_attribute(edit: Edit, node: Node, name: str, value: Any) -> Any:
-    adopted = edit.adopt(value, f".{name}")
-    node.kind.layout.set_one(node.face, name, adopted)  # type: ignore[attr-defined]
-    return adopted
-
-
-def _drop_attribute(edit: Edit, node: Node, name: str) -> None:
-    node.kind.layout.delete_one(node.face, name)  # type: ignore[attr-defined]
-
-
-def _merge_state(edit: Edit, node: Node, changed: dict[str, Any], deleted: Iterable[str]) -> None:
-    kind: Any = node.kind
-    adopted = kind._adopted(changed, edit.adopt)
-    state = kind.layout.state(node.face)
-    for name in deleted:
-        state.pop(name, None)
-    kind.layout.set_state(node.face, state | adopted)
-
-
-def _sweep(edit: Edit, node: Node) -> None:
-    node.kind.scan(node, edit.adopt)
-
-
-def _class_attribute(cls: type, name: str) -> Any:
-    for base in cls.__mro__:
-        found = vars(base).get(name, _MISSING)
-        if found is not _MISSING:
-            return found
-    return _MISSING
-
-
 # --- the generated classes
 # --------------------------------------------------------------------------
 
@@ -407,10 +333,10 @@ class Tracked:
         """Keep the user's own `__init_subclass__` from seeing the generated classes."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        change(self, _set_attribute, name, value)
+        change(self, set_attribute, name, value)
 
     def __delattr__(self, name: str) -> None:
-        change(self, _delete_attribute, name)
+        change(self, delete_attribute, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return plain(self).__reduce_ex__(protocol)
@@ -443,19 +369,19 @@ def _clean_class(layout: Layout) -> type:
         "__slotnames__": copyreg._slotnames(cls),  # type: ignore[attr-defined]
     }
     if layout.has_dict:
-        namespace["__dict__"] = property(_get_dict, _set_dict)
+        namespace["__dict__"] = property(get_dict, set_dict)
     for name in ("__copy__", "__deepcopy__"):
         if hasattr(cls, name):
             namespace[name] = _on_plain(name)
-    namespace |= _guards(layout, _keep_writes)
+    namespace |= guards(layout, keep_writes)
     namespace |= {
-        name: _CachedProperty(found)
+        name: CachedProperty(found)
         for base in reversed(cls.__mro__)
         for name, found in vars(base).items()
         if isinstance(found, functools.cached_property)
     }
     if layout.getstate is None:
-        namespace["__getstate__"] = _get_state
+        namespace["__getstate__"] = get_state
     # past the metaclass's own __new__: this class is not one that the user defined
     return type.__new__(type(cls), cls.__name__, (Tracked, cls), namespace)
 
@@ -513,225 +439,16 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
     if name == "__dict__" and kind.layout.has_dict:
         slots = kind.layout.slots
         return AttributeDict(self, {k: v for k, v in committed.items() if k not in slots})
-    found = _class_attribute(type(self), name)
+    found = class_attribute(type(self), name)
     if type(found) is not MemberDescriptorType:
-        if found is not _MISSING and hasattr(type(found), "__set__"):
+        if found is not MISSING and hasattr(type(found), "__set__"):
             return cls.__getattribute__(self, name)
-        if name not in committed and found is not _MISSING:
+        if name not in committed and found is not MISSING:
             get = getattr(type(found), "__get__", None)
             return found if get is None else get(found, self, cls)
     if name in committed:
         return committed[name]
     raise AttributeError(f"'{cls.__name__}' object has no attribute '{name}'", name=name, obj=self)
-
-
-# --- writes past __setattr__
-# -------------------------------------------------------------------------
-
-
-def _guards(layout: Layout, found: Callable[..., None]) -> dict[str, Any]:
-    """Return guarded versions of the methods that may write past `__setattr__`."""
-    functions = functions_of(layout.cls)
-    return {name: _guarded(functions[name], layout, found) for name in _guarded_names(layout)}
-
-
-def _guarded_names(layout: Layout) -> list[str]:
-    """Return the methods that may write past `__setattr__`.
-
-    All of a class that has its own, since it then writes somehow else itself; and those that name
-    `__setattr__`, as code does that calls that of `object`.
-    """
-    return [
-        name
-        for name, function in functions_of(layout.cls).items()
-        if name not in _UNGUARDED
-        and (layout.own_setattr or _GOING_AROUND & set(function.__code__.co_names))
-    ]
-
-
-_GOING_AROUND = frozenset(("__setattr__", "__delattr__"))
-
-
-class _CachedProperty:
-    """A cached property that gives what was kept, not what the function returned.
-
-    Args:
-        original: the class's own.
-    """
-
-    def __init__(self, original: Any) -> None:
-        self.original = original
-        self.__doc__ = original.__doc__
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        if instance is None:
-            return self.original
-        value = self.original.__get__(instance, owner)
-        return vars(instance).get(self.original.attrname, value)
-
-
-_UNGUARDED = frozenset(
-    (
-        "__new__", "__init__", "__init_subclass__", "__class_getitem__", "__setattr__",
-        "__delattr__", "__getattribute__", "__getattr__", "__getstate__", "__setstate__",
-        "__reduce__", "__reduce_ex__", "__hash__", "__eq__", "__repr__", "__copy__",
-        "__deepcopy__", "__del__",
-    )
-)  # fmt: skip
-
-
-def _guarded(function: Any, layout: Layout, found: Callable[..., None]) -> Any:
-    @functools.wraps(function)
-    def method(self: Any, *arguments: Any, **named: Any) -> Any:
-        node = node_of(self)
-        if node is None:
-            return function(self, *arguments, **named)
-        if node.record is not None and node.record.stale:
-            node.record.tracker.reload(node.record)
-        try:
-            return function(self, *arguments, **named)
-        finally:
-            written = _written_past(node, layout)
-            if written is not None:
-                found(self, *written)
-
-    return method
-
-
-def _written_past(node: Node, layout: Layout) -> tuple[dict[str, Any], set[str]] | None:
-    """Return what was set and deleted past `__setattr__`, having taken it back; None for nothing.
-
-    A node in a transaction needs nothing: it is encoded from the very state that was written to.
-    """
-    record = node.record
-    with record.tracker.lock if record is not None else contextlib.nullcontext():
-        committed = node.work
-        if node.tx is not None or committed is None or (record is not None and record.stale):
-            return None
-        now = layout.state(node.face)
-        changed = {
-            name: value for name, value in now.items() if committed.get(name, _MISSING) is not value
-        }
-        deleted = committed.keys() - now.keys()
-        if not changed and not deleted:
-            return None
-        layout.set_state(node.face, committed)
-        return changed, deleted
-
-
-def _keep_writes(face: Any, changed: dict[str, Any], deleted: set[str]) -> None:
-    change(face, _merge_state, changed, deleted)
-
-
-def _refuse_writes(face: Any, changed: dict[str, Any], deleted: set[str]) -> None:
-    refuse(face)
-
-
-class AttributeDict(dict[str, Any]):
-    """What `vars(instance)` gives: the attributes, with every change going to the instance."""
-
-    __slots__ = ("_face",)
-
-    def __init__(self, face: Any, content: dict[str, Any]) -> None:
-        super().__init__(content)
-        self._face = face
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        face = self._face
-        node = node_of(face)
-        assert node is not None
-        kind: Any = node.kind
-        derived = isinstance(_class_attribute(kind.cls, name), functools.cached_property)
-        record = node.record
-        if derived and (record is None or record.tracker.engine.readonly):
-            # a cached property of what cannot be written is kept in memory only
-            kind.layout.set_one(face, name, value)
-        elif type(face) is kind.frozen:
-            refuse(face)
-        else:
-            value = change(face, _put_attribute, name, value)
-        super().__setitem__(name, value)
-
-    def __delitem__(self, name: str) -> None:
-        if name not in self:
-            raise KeyError(name)
-        self._change(_drop_attribute, name)
-        super().__delitem__(name)
-
-    def _change(self, operation: Callable[..., Any], *arguments: Any) -> None:
-        face = self._face
-        node = node_of(face)
-        assert node is not None
-        if type(face) is node.kind.frozen:
-            refuse(face)
-        change(face, operation, *arguments)
-
-    def _merge(self, content: dict[str, Any], deleted: Iterable[str] = ()) -> None:
-        self._change(_merge_state, content, tuple(deleted))
-        super().clear()
-        super().update(_get_dict(self._face))
-
-    def update(self, *arguments: Any, **named: Any) -> None:
-        self._merge(dict(*arguments, **named))
-
-    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
-        self._merge(dict(other))
-        return self
-
-    def setdefault(self, name: str, default: Any = None) -> Any:
-        if name not in self:
-            self[name] = default
-        return self[name]
-
-    def pop(self, name: str, *default: Any) -> Any:
-        if name not in self and default:
-            return default[0]
-        value = plain(self[name])
-        del self[name]
-        return value
-
-    def popitem(self) -> Any:
-        if not self:
-            raise KeyError("popitem(): dictionary is empty")
-        name = next(reversed(self))
-        return name, self.pop(name)
-
-    def clear(self) -> None:
-        self._merge({}, self)
-
-    def copy(self) -> dict[str, Any]:
-        return dict(self)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return dict, (plain(dict(self)),)
-
-    def __copy__(self) -> dict[str, Any]:
-        return dict(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        copied: dict[str, Any] = Plain(memo)(dict(self))
-        return copied
-
-
-def _get_dict(self: Any) -> AttributeDict:
-    node = node_of(self)
-    assert node is not None
-    kind: Any = node.kind
-    slots = kind.layout.slots
-    state = visible_state(self, node)
-    return AttributeDict(self, {k: v for k, v in state.items() if k not in slots})
-
-
-def _get_state(self: Any) -> Any:
-    """Return what the default `__getstate__` does, which would hand out the very `__dict__`."""
-    kind: InstanceKind = type(self)._richstore_kind_
-    state = kind.layout.pickled_state(self)
-    return dict(state) if isinstance(state, dict) else state and (dict(state[0] or {}), state[1])
-
-
-def _set_dict(self: Any, content: dict[str, Any]) -> None:
-    attributes = _get_dict(self)
-    attributes._merge(dict(content), attributes.keys() - content.keys())
 
 
 # --- kinds by class
@@ -750,61 +467,3 @@ def kind_of(layout: Layout) -> InstanceKind:
     if found is None:
         found = _kinds[layout.cls] = InstanceKind(layout)
     return found
-
-
-def transactional(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a method of a stored class one transaction.
-
-    Args:
-        method: a function whose first argument is the instance.
-
-    Returns:
-        The method. On an instance from a store it runs all or nothing; on any other instance as
-        ever.
-
-    Example:
-        >>> import richstore
-        >>> class Account:
-        ...     def __init__(self):
-        ...         self.balance, self.log = 0, []
-        ...     @richstore.transactional
-        ...     def deposit(self, amount):
-        ...         self.balance += amount
-        ...         self.log.append(amount)
-        ...         if self.balance < 0:
-        ...             raise ValueError("not that much")
-        >>> with richstore.open("memory:") as store:
-        ...     store["ann"] = Account()
-        ...     store["ann"].deposit(5)
-        ...     try:
-        ...         store["ann"].deposit(-9)
-        ...     except ValueError:
-        ...         pass
-        ...     store["ann"].balance, store["ann"].log
-        (5, [5])
-
-    Raises:
-        TypeError: the method is a generator or asynchronous.
-    """
-    # generator, coroutine, asynchronous generator: their bodies run after the call has returned
-    if getattr(getattr(method, "__code__", None), "co_flags", 0) & (0x20 | 0x80 | 0x200):
-        raise TypeError(
-            f"{method.__qualname__} runs on after it has returned, so it cannot be one "
-            f"transaction; use `with store.transaction():` inside it"
-        )
-
-    @functools.wraps(method)
-    def wrapper(self: Any, *arguments: Any, **named: Any) -> Any:
-        node = node_of(self)
-        if node is None or node.home is None:
-            return method(self, *arguments, **named)
-        if node.record is None:
-            raise detached(node)
-        tracker = node.record.tracker
-        transaction = current(tracker)
-        if transaction is None:
-            return run(tracker, tracker.timeout, lambda _: method(self, *arguments, **named))
-        with transaction.nested():
-            return method(self, *arguments, **named)
-
-    return wrapper
