@@ -287,10 +287,15 @@ class Store(Reading, MutableMapping[Any, Any]):
         else:
             kept = stored_key(key, name)
         record = Record(tracker, name, kept)
+        adopter = Adopter(transaction, record)
         try:
-            record.value = Adopter(transaction, record)(value)
+            record.value = adopter(value)
         except EncodingError as error:
+            adopter.undo()
             raise error.inside(f"[{key!r}]") from error.__cause__
+        except BaseException:
+            adopter.undo()
+            raise
         transaction.set_root(name, record, existed)
 
     def _existing(self, transaction: Transaction, name: bytes) -> tuple[bytes | None, bool]:

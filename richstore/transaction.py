@@ -506,27 +506,17 @@ class Transaction:
             root.born = self.engine.id
         self.count += (root is not None) - existed
 
-    def births(self) -> int:
-        """Return how many nodes were born in the innermost level, to be handed to `unborn`."""
-        return len(self.levels[-1].births)
-
-    def born_since(self, births: int) -> list[Node]:
-        """Return the nodes born since `births` was taken."""
-        level = self.levels[-1].births
-        return list(level)[births:] if len(level) > births else []
-
-    def unborn(self, births: int) -> None:
-        """Undo the births since `births` was taken: the operation that made them has failed."""
+    def unborn(self, node: Node) -> None:
+        """Undo a birth of the innermost level: the operation that made it has failed."""
         level = self.levels[-1]
-        for node in self.born_since(births):
-            del level.births[node]
-            if node in self.touched:
-                # it had left the store, and was about to come back
-                node.kind.discard(node)
-                del self.touched[node], level.saved[node]
-            if node.record is not None:
-                node.record.dismiss(node)
-            node.tx = None
+        level.births.pop(node, None)
+        if self.touched.pop(node, None) is not None:
+            # it had left the store, and was about to come back
+            node.kind.discard(node)
+            level.saved.pop(node, None)
+        if node.record is not None:
+            node.record.dismiss(node)
+        node.tx = None
 
     # --- as a context manager, for Store.transaction() ---
 
@@ -571,13 +561,7 @@ def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], A
     transaction = current(tracker)
     if transaction is not None:
         transaction.check_open()
-        births = transaction.births()
-        try:
-            return work(transaction)
-        except BaseException:
-            if not transaction.ended:
-                transaction.unborn(births)
-            raise
+        return work(transaction)
     attempt = 0
     while True:
         transaction = Transaction(tracker)

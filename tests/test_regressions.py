@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import contextvars
 import functools
 import io
@@ -519,3 +520,31 @@ def test_transactional_refuses_what_it_cannot_make_a_transaction() -> None:
     for function in (generator, coroutine):
         with pytest.raises(TypeError):
             richstore.transactional(function)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_key_function_may_change_other_containers(store: Any, fails: bool) -> None:
+    """What a sort's key function puts elsewhere is stored there, and belongs to that place alone."""
+    store["a"] = {"sorted": [2, 1], "other": []}
+    store["b"] = []
+
+    def key(item: int) -> int:
+        store["a"]["other"].append({"seen": item})
+        store["b"].append({"seen": item})
+        if fails and item == 1:
+            raise LookupError("enough")
+        return item
+
+    with store.transaction():
+        with contextlib.suppress(LookupError):
+            store["a"]["sorted"].sort(key=key)
+        held = store["a"]["other"][0]
+    seen = [{"seen": 2}, {"seen": 1}]
+    expected = {"a": {"sorted": [2, 1] if fails else [1, 2], "other": seen}, "b": seen}
+    assert {name: richstore.plain(value) for name, value in store.items()} == expected
+    with store.snapshot() as view:
+        assert {name: richstore.plain(value) for name, value in view.items()} == expected
+    held["more"] = 1
+    store["a"]["other"].clear()
+    with pytest.raises(richstore.DetachedError):
+        held["more"] = 2

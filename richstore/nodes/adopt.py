@@ -64,12 +64,14 @@ class Adopter:
         record: where they live.
     """
 
-    __slots__ = ("aliases", "memo", "path", "queue", "record", "tx")
+    __slots__ = ("aliases", "births", "memo", "path", "queue", "record", "tx")
 
     def __init__(self, transaction: Transaction | None, record: Record) -> None:
         self.tx = transaction
         self.record = record
+        # whether a face that existed before has been put somewhere
         self.aliases = False
+        self.births: list[Node] = []
         # by id: what an original became, and the original, to keep its id taken
         self.memo: dict[int, tuple[Any, Any]] = {}
         # containers that have a node but no content yet, so that depth costs no stack
@@ -167,9 +169,16 @@ class Adopter:
             return face
         if node.record is None and node.home is self.record and self.tx is not None:
             self.tx.revive(self.record, node)
+            self.births.append(node)
             self.later(lambda: self._revive_inside(node))
             return face
         return node.kind.adopt(self, face, node)
+
+    def undo(self) -> None:
+        """Undo all births: the operation that needed them has failed."""
+        if self.tx is not None and not self.tx.ended:
+            for node in self.births:
+                self.tx.unborn(node)
 
     def _revive_inside(self, node: Node) -> None:
         for kid in node.kind.scan(node, self):
@@ -204,6 +213,7 @@ class Adopter:
         """Give a new node its place in the record."""
         if self.tx is not None:
             self.tx.born(self.record, node)
+            self.births.append(node)
         else:
             uid = self.record.next_uid
             self.record.admit(node)

@@ -29,10 +29,18 @@ class Edit:
         self.record = record
         self._adopter: Any = None
 
-    @property
-    def aliases(self) -> bool:
-        """Whether a face that existed before has been put somewhere."""
-        return self._adopter is not None and self._adopter.aliases
+    def leaves(self) -> list[Node] | None:
+        """Return the new nodes if that is all that was adopted, and none of them has kids."""
+        adopter = self._adopter
+        if adopter is None:
+            return []
+        new: list[Node] = adopter.births
+        return None if adopter.aliases or any(node.kids != [] for node in new) else new
+
+    def undo(self) -> None:
+        """Undo the births of an operation that failed."""
+        if self._adopter is not None:
+            self._adopter.undo()
 
     @property
     def adopt(self) -> Any:
@@ -88,24 +96,22 @@ def _apply(
     kids = transaction.touch(node)
     record = node.record
     assert record is not None
-    births = transaction.births()
     edit = Edit(transaction, record)
     try:
         result = operation(edit, node, *arguments)
     except EncodingError as error:
-        transaction.unborn(births)
+        edit.undo()
         raise error.inside(record.path + path_to(record, node)) from error.__cause__
     except BaseException:
-        if not transaction.ended:
-            transaction.unborn(births)
+        edit.undo()
         raise
     if removes or record in transaction.reach:
         transaction.removed(record)
-    elif kids is not None and not node.kind.finds_strays and not edit.aliases:
+    elif kids is not None and not node.kind.finds_strays:
         # the container has only grown, so its kids are known without a search
-        born = transaction.born_since(births)
-        if all(kid.kids == [] for kid in born):
-            node.kids = kids + born
+        new = edit.leaves()
+        if new is not None:
+            node.kids = kids + new
     return result
 
 
