@@ -524,7 +524,7 @@ def test_transactional_refuses_what_it_cannot_make_a_transaction() -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_key_function_may_change_other_containers(store: Any, fails: bool) -> None:
-    """What a sort's key function puts elsewhere is stored there, and belongs to that place alone."""
+    """What a sort key function puts elsewhere is stored there, and belongs there alone."""
     store["a"] = {"sorted": [2, 1], "other": []}
     store["b"] = []
 
@@ -548,3 +548,72 @@ def test_a_key_function_may_change_other_containers(store: Any, fails: bool) -> 
     store["a"]["other"].clear()
     with pytest.raises(richstore.DetachedError):
         held["more"] = 2
+
+
+class Logging:
+    """Its __setattr__ notes every attempt in a list of its own, then refuses what is negative."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "log", [])
+
+    def __setattr__(self, name: str, value: int) -> None:
+        self.log.append([name, value])
+        if value < 0:
+            raise ValueError("negative")
+        object.__setattr__(self, name, value)
+
+
+def test_sort_takes_no_value_that_its_key_function_stores_elsewhere(box: Any) -> None:
+    """A key function that fills a stored cache does not make the cached values part of the list."""
+    store = box.store
+    store["words"] = ["bb", "a"]
+    store["cache"] = {}
+    store["words"].sort(key=lambda word: store["cache"].setdefault(word, [len(word)])[0])
+    store["words"].append(["new"])
+    assert store["words"] == ["a", "bb", ["new"]]
+    assert box.stored("words") == ["a", "bb", ["new"]]
+
+
+def test_failed_sort_in_a_block_keeps_what_its_key_function_stored(file_box: Any) -> None:
+    """What a key function appended elsewhere before it failed stays tracked, here and on disk."""
+    store = file_box.store
+    store["mixed"] = [1, "a"]
+    store["seen"] = []
+
+    def key(item: Any) -> Any:
+        store["seen"].append([item])
+        return item
+
+    with store.transaction(), pytest.raises(TypeError):
+        store["mixed"].sort(key=key)
+    store["seen"][0].append(2)
+    in_other_process(file_box, "s['seen'][1].append(3)")
+    assert store["seen"] == [[1, 2], ["a", 3]]
+    assert file_box.stored("seen") == [[1, 2], ["a", 3]]
+
+
+def test_failed_setattr_in_a_block_keeps_what_it_stored_elsewhere(box: Any) -> None:
+    """What a `__setattr__` put into another container before it raised stays tracked."""
+    box.store["v"] = Logging()
+    value = box.store["v"]
+    with box.store.transaction(), pytest.raises(ValueError, match="negative"):
+        value.x = -1
+    value.log[0].append("refused")
+    assert value.log == [["x", -1, "refused"]]
+    assert box.stored("v").log == [["x", -1, "refused"]]
+
+
+@pytest.mark.parametrize("flag", ["r", "c"])
+def test_handle_can_be_opened_again_beside_one_of_the_other_sort(file_box: Any, flag: str) -> None:
+    """A file can be read or written again although a handle of the other sort stayed open."""
+    store = file_box.store
+    store["x"] = [1]
+    with file_box.open(flag="r") as reader:
+        if flag == "r":
+            reader.close()
+        else:
+            store.close()
+        with file_box.open(flag="c") as writer:
+            writer["x"].append(2)
+        with file_box.open(flag=flag) as again:
+            assert again["x"] == [1, 2]
