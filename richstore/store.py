@@ -102,7 +102,7 @@ def open(
                 # values of a handle that only reads must not be changed through another one
                 name = "reading" if flag == "r" else "writing"
                 known = file.shared.get(name)
-                if isinstance(known, Tracker):
+                if isinstance(known, Tracker) and not known.closed:
                     tracker = known
                 else:
                     tracker = _new_tracker(engine, cache_size, timeout)

@@ -563,35 +563,6 @@ class Logging:
         object.__setattr__(self, name, value)
 
 
-def test_sort_takes_no_value_that_its_key_function_stores_elsewhere(box: Any) -> None:
-    """A key function that fills a stored cache does not make the cached values part of the list."""
-    store = box.store
-    store["words"] = ["bb", "a"]
-    store["cache"] = {}
-    store["words"].sort(key=lambda word: store["cache"].setdefault(word, [len(word)])[0])
-    store["words"].append(["new"])
-    assert store["words"] == ["a", "bb", ["new"]]
-    assert box.stored("words") == ["a", "bb", ["new"]]
-
-
-def test_failed_sort_in_a_block_keeps_what_its_key_function_stored(file_box: Any) -> None:
-    """What a key function appended elsewhere before it failed stays tracked, here and on disk."""
-    store = file_box.store
-    store["mixed"] = [1, "a"]
-    store["seen"] = []
-
-    def key(item: Any) -> Any:
-        store["seen"].append([item])
-        return item
-
-    with store.transaction(), pytest.raises(TypeError):
-        store["mixed"].sort(key=key)
-    store["seen"][0].append(2)
-    in_other_process(file_box, "s['seen'][1].append(3)")
-    assert store["seen"] == [[1, 2], ["a", 3]]
-    assert file_box.stored("seen") == [[1, 2], ["a", 3]]
-
-
 def test_failed_setattr_in_a_block_keeps_what_it_stored_elsewhere(box: Any) -> None:
     """What a `__setattr__` put into another container before it raised stays tracked."""
     box.store["v"] = Logging()
