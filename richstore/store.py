@@ -17,9 +17,9 @@ from typing import Any, TypeVar, overload
 
 from richstore.codec import records
 from richstore.engines.base import Engine
-from richstore.engines.lmdb import open_lmdb
+from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
-from richstore.errors import ClosedError, EncodingError
+from richstore.errors import ClosedError, EncodingError, ReadOnlyError
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, frozen_value, plain
 from richstore.nodes.adopt import Adopter
@@ -58,7 +58,8 @@ def open(
         synchronous: `"full"`: a change is durable, across power loss too, when the call returns.
             `"normal"`: the file is never damaged; power loss may undo the last commits. `"off"`:
             changes survive the death of the process, but power loss may damage the file.
-        timeout: seconds that a writer waits for the one before it; None waits forever.
+        timeout: seconds that a writer waits for the one before it; None waits forever. Changes
+            through values, which all handles on a file share, take that of the last handle.
         cache_size: bytes of encoded values that stay loaded although nobody holds them.
         map_size: bytes of address space to begin with; it grows by itself.
         allow_network: open a file on a network file system, where locks may not hold.
@@ -82,12 +83,11 @@ def open(
     path = os.fspath(target)
     if not isinstance(path, str):
         raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
-    engine: Engine
     with _opening:
         if path == "memory:":
             _check_words(flag, synchronous)
-            engine = MemoryEngine()
-            tracker = _new_tracker(engine, cache_size, timeout)
+            tracker = _new_tracker(MemoryEngine(), cache_size)
+            _prepare(tracker, "c", timeout)
         else:
             file = open_lmdb(
                 path,
@@ -97,25 +97,27 @@ def open(
                 map_size=map_size,
                 allow_network=allow_network,
             )
-            engine = file
             try:
-                # values of a handle that only reads must not be changed through another one
-                name = "reading" if flag == "r" else "writing"
-                known = file.shared.get(name)
-                if isinstance(known, Tracker) and not known.closed:
-                    tracker = known
-                else:
-                    tracker = _new_tracker(engine, cache_size, timeout)
-                    tracker.readonly = flag == "r"
-                    file.shared[name] = tracker
-                tracker.timeout = timeout
+                tracker = _tracker_of(file, flag, cache_size)
                 _prepare(tracker, flag, timeout)
             except BaseException:
                 file.close()
                 raise
-        if path == "memory:":
-            _prepare(tracker, "c", timeout)
+        tracker.timeout = timeout
         return Store(tracker, timeout, readonly=flag == "r")
+
+
+def _tracker_of(file: LmdbEngine, flag: str, cache_size: int) -> Tracker:
+    """Return the tracker that the handles on a file share, made by the first of them."""
+    # values of a handle that only reads must not be changed through another one
+    name = "reading" if flag == "r" else "writing"
+    known = file.shared.get(name)
+    if isinstance(known, Tracker) and not known.closed:
+        return known
+    tracker = _new_tracker(file, cache_size)
+    tracker.readonly = flag == "r"
+    file.shared[name] = tracker
+    return tracker
 
 
 def _check_words(flag: str, synchronous: str) -> None:
@@ -125,10 +127,8 @@ def _check_words(flag: str, synchronous: str) -> None:
         raise ValueError(f"synchronous is {synchronous!r}, and must be 'full', 'normal' or 'off'")
 
 
-def _new_tracker(engine: Engine, cache_size: int, timeout: float | None) -> Tracker:
-    tracker = Tracker(engine, Faces, user_key, cache_size)
-    tracker.timeout = timeout
-    return tracker
+def _new_tracker(engine: Engine, cache_size: int) -> Tracker:
+    return Tracker(engine, Faces, user_key, cache_size)
 
 
 def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
@@ -490,9 +490,7 @@ class Store(Reading, MutableMapping[Any, Any]):
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"the store {self.path} is closed; open it again")
 
-    def _readonly_error(self) -> Exception:
-        from richstore.errors import ReadOnlyError
-
+    def _readonly_error(self) -> ReadOnlyError:
         return ReadOnlyError(
             f"the store {self.path} is open for reading only (flag 'r'); open it with 'w' or 'c' "
             f"to change it"

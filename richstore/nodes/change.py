@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from richstore.errors import EncodingError
-from richstore.nodes.base import node_of, view
+from richstore.nodes.base import node_of
 from richstore.tracker import Node, Record
 from richstore.transaction import Transaction, current, detached, run
 
@@ -131,8 +131,3 @@ def path_to(record: Record, node: Node) -> str:
         elif isinstance(value, tuple):
             queue += [(f"{path}[{at}]", inner) for at, inner in enumerate(value)]
     return ""
-
-
-def current_content(node: Node) -> Any:
-    """Return the content of a proxy's node in the current context."""
-    return view(node.face)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import (
     Callable,
     Iterable,
@@ -89,7 +90,7 @@ def show(face: Any, content: Any) -> None:
 # --- kinds --------------------------------------------------------------------------------------
 
 
-class ContainerKind:
+class ContainerKind(ABC):
     """How nodes of one built-in container are made, copied, encoded and shown."""
 
     keeps_fragment = True
@@ -148,9 +149,9 @@ class ContainerKind:
         adopter.place(node)
         return node.face
 
+    @abstractmethod
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         """Adopt `content` into an empty container."""
-        raise NotImplementedError
 
     def begin(self, node: Node) -> None:
         """Make a working copy."""
@@ -224,9 +225,9 @@ class ContainerKind:
         """Return what is inside, each with how Python would write the way to it."""
         return [(f"[{at}]", item) for at, item in enumerate(view(node.face))]
 
+    @abstractmethod
     def plain(self, node: Node, copies: Plain) -> Any:
         """Return the plain copy."""
-        raise NotImplementedError
 
 
 class _ListKind(ContainerKind):
