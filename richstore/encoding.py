@@ -14,6 +14,7 @@ from typing import Any
 
 from richstore.codec import records
 from richstore.codec.classes import class_to_bytes
+from richstore.errors import EncodingError
 from richstore.tracker import Node, Record
 
 __all__ = ["encode", "order"]
@@ -35,6 +36,7 @@ def order(transaction: Any, record: Record) -> list[Node]:
         if node is None:
             done = stack.pop()
             assert done is not None
+            _check_keys(record, done, nodes)
             nodes.append(done)
             continue
         if node in entered:
@@ -54,6 +56,23 @@ def order(transaction: Any, record: Record) -> list[Node]:
                 entered.add(kid)
                 nodes.append(kid)
     return nodes
+
+
+def _check_keys(record: Record, node: Node, before: list[Node]) -> None:
+    """Refuse a key or element that refers to its own container, and hashes by what it holds.
+
+    It could not be hashed before it is complete, nor be complete before the container is; pickle
+    stores such a value as well, and cannot read it again.
+    """
+    for key in node.kind.hashed(node):
+        own_hash: Any = type(key.face).__hash__
+        if own_hash is not object.__hash__ and key not in before:
+            name = type(key.face).__name__
+            raise EncodingError(
+                f"at {record.path}: an instance of {name} is a key or element of a container that "
+                f"it refers to itself, and {name} has its own __hash__, so the value could not be "
+                f"read again; leave that reference out, or hash by identity"
+            )
 
 
 def _known_order(transaction: Any, record: Record) -> list[Node] | None:

@@ -138,6 +138,9 @@ class Kind(Protocol):
     def scan(self, node: Node, adopt: Callable[[Any], Any]) -> list[Node]:
         """Return the nodes the working content refers to; `adopt` makes nodes of strays."""
 
+    def hashed(self, node: Node) -> list[Node]:
+        """Return the nodes that the container hashes: its keys, or elements of a set."""
+
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the working content.
 

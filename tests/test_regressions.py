@@ -588,3 +588,33 @@ def test_handle_can_be_opened_again_beside_one_of_the_other_sort(file_box: Any, 
             writer["x"].append(2)
         with file_box.open(flag=flag) as again:
             assert again["x"] == [1, 2]
+
+
+class Keyed:
+    """Hashes by what it holds, and may refer to the container it is a key of."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.home: Any = None
+
+    def __hash__(self) -> int:
+        return hash(self.n)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keyed) and self.n == other.n
+
+
+def test_a_key_in_its_own_container_is_refused(box: Any) -> None:
+    """A value that could not be read again is refused when it is made, not when it is read."""
+    store = box.store
+    one = Keyed(1)
+    one.home = {one: 1}
+    with pytest.raises(richstore.EncodingError, match="Keyed"):
+        store["k"] = one
+    assert "k" not in store
+    store["k"] = Keyed(2)
+    store["k"].home = {Keyed(3): [1]}
+    with pytest.raises(richstore.EncodingError, match="Keyed"):
+        store["k"].home[store["k"]] = 2
+    assert len(store["k"].home) == 1
+    assert next(iter(box.stored("k").home)).n == 3

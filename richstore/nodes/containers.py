@@ -198,6 +198,10 @@ class ContainerKind(ABC):
         """Return all that may be or hold a face."""
         return [item for item in content if type(item) not in ATOMS]
 
+    def hashed(self, node: Node) -> list[Node]:
+        """Return the nodes that the container hashes."""
+        return []
+
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the container."""
         return records.fill_fragment(node.slot, pickler.body(node.work))
@@ -243,6 +247,9 @@ class _ListKind(ContainerKind):
 
 
 class _DictKind(ContainerKind):
+    def hashed(self, node: Node) -> list[Node]:
+        return [kid for key in node.work if type(key) not in ATOMS for kid in nodes_in(key)]
+
     def show(self, face: Any, content: Any) -> None:
         show(face, content)
         _set_get(face, content.get)
@@ -273,6 +280,9 @@ class _DictKind(ContainerKind):
 
 
 class _SetKind(ContainerKind):
+    def hashed(self, node: Node) -> list[Node]:
+        return [kid for key in node.work if type(key) not in ATOMS for kid in nodes_in(key)]
+
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         for item in content:
             raw.add(adopt.hashed(item, "{…}"))

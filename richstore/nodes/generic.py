@@ -37,7 +37,7 @@ from richstore.nodes.base import (
     view,
 )
 from richstore.nodes.change import Edit, change
-from richstore.nodes.plain import Plain, reduce_plain
+from richstore.nodes.plain import Plain, nodes_in, reduce_plain
 from richstore.tracker import Node, Record
 from richstore.transaction import detached
 
@@ -222,6 +222,12 @@ class GenericKind:
             None,
             containers.fill,
         )
+
+    def hashed(self, node: Node) -> list[Node]:
+        """Return the nodes that the container hashes."""
+        if self.base is not set and not isinstance(node.work, dict):
+            return []
+        return [kid for key in containers.items(node.work) for kid in nodes_in(key)]
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment that fills the object; the one that makes it goes to `made`."""

@@ -224,6 +224,10 @@ class InstanceKind:
             parts = (function, (cls, *rest), state, *more)
         return parts
 
+    def hashed(self, node: Node) -> list[Node]:
+        """Return nothing: an instance hashes none of its attributes when it is read."""
+        return []
+
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the instance's state."""
         if self.standard:
