@@ -14,8 +14,10 @@ from richstore.errors import (
 )
 from richstore.nodes import is_tracked, plain, transactional
 from richstore.snapshot import Snapshot
+from richstore.statistics import Stats
 from richstore.store import Store, open
 from richstore.transaction import Transaction
+from richstore.verification import Report
 
 __all__ = [
     "ClosedError",
@@ -27,8 +29,10 @@ __all__ = [
     "KeyTypeError",
     "LockTimeoutError",
     "ReadOnlyError",
+    "Report",
     "RichStoreError",
     "Snapshot",
+    "Stats",
     "Store",
     "Transaction",
     "is_tracked",

@@ -10,27 +10,76 @@ again as long as containers have only grown by leaves: a change costs what it ch
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from richstore.codec import records
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
-from richstore.tracker import Node, Record
+from richstore.tracker import Node, Record, Spread
 
-__all__ = ["encode", "order"]
+__all__ = ["Encoded", "Reached", "encode", "reach", "reachable"]
 
 
-def order(transaction: Any, record: Record) -> list[Node]:
-    """Return the nodes that a record's value reaches, each after those it refers to."""
+class Reached(NamedTuple):
+    """What a record's value refers to.
+
+    Attributes:
+        nodes: nodes of the record, each after those it refers to.
+        mains: main nodes of other records.
+        foreign: other nodes of other records; they, or the record, have to move.
+    """
+
+    nodes: list[Node]
+    mains: set[Node]
+    foreign: list[Node]
+
+
+class Encoded(NamedTuple):
+    """An encoded record.
+
+    Attributes:
+        data: its bytes.
+        nodes: the nodes in it.
+        dead: those that were in it, and are not reached any more.
+        links: the engine keys of the records it refers to.
+        spreads: the spread ids of its spread containers.
+    """
+
+    data: bytes
+    nodes: list[Node]
+    dead: list[Node]
+    links: frozenset[bytes]
+    spreads: list[int]
+
+
+def reach(transaction: Any, record: Record) -> Reached:
+    """Return what a record's value refers to."""
     known = _known_order(transaction, record)
     if known is not None:
-        return known
+        return Reached(known, set(record.externals), [])
+    found = Reached([], set(), [])
+    _walk(transaction, record, found)
+    return found
+
+
+def reachable(transaction: Any, record: Record) -> set[Node]:
+    """Return all nodes that a record's value refers to, as things are within a transaction.
+
+    Nodes that other records have to give to this one are among them, and what they refer to.
+    """
+    found = Reached([], set(), [])
+    _walk(transaction, record, found, everything=True)
+    return {*found.nodes, *found.mains}
+
+
+def _walk(
+    transaction: Any, record: Record, found: Reached, *, everything: bool = False
+) -> None:
     adopt = transaction.tracker.faces.adopter(transaction, record)
-    kids = transaction.tracker.faces.nodes_in(record.value)
-    nodes: list[Node] = []
+    nodes, mains, foreign = found
     entered: set[Node] = set()
     # entries: a node whose kids are still to come, or one that is complete (marked by None)
-    stack: list[Node | None] = [*reversed(kids)]
+    stack: list[Node | None] = [*reversed(transaction.tracker.faces.nodes_in(record.value))]
     while stack:
         node = stack.pop()
         if node is None:
@@ -42,6 +91,13 @@ def order(transaction: Any, record: Record) -> list[Node]:
         if node in entered:
             continue
         entered.add(node)
+        if node.record is not record:
+            if is_main(node):
+                mains.add(node)
+                continue
+            if not everything:
+                foreign.append(node)
+                continue
         below = node.kids
         if below is None:
             below = node.kids = node.kind.scan(node, adopt)
@@ -50,12 +106,17 @@ def order(transaction: Any, record: Record) -> list[Node]:
             continue
         stack += (node, None)
         for kid in below:
-            if kid.kids or kid.kids is None:
+            if kid.kids or kid.kids is None or kid.record is not record:
                 stack.append(kid)
             elif kid not in entered:
                 entered.add(kid)
                 nodes.append(kid)
-    return nodes
+
+
+def is_main(node: Node) -> bool:
+    """Tell whether other records can refer to a node: it is the one its record is there for."""
+    record = node.record
+    return record is not None and record.owner is None and record.main is node
 
 
 def _check_keys(record: Record, node: Node, before: list[Node]) -> None:
@@ -66,7 +127,7 @@ def _check_keys(record: Record, node: Node, before: list[Node]) -> None:
     """
     for key in node.kind.hashed(node):
         own_hash: Any = type(key.face).__hash__
-        if own_hash is not object.__hash__ and key not in before:
+        if own_hash is not object.__hash__ and key.record is record and key not in before:
             name = type(key.face).__name__
             raise EncodingError(
                 f"at {record.path}: an instance of {name} is a key or element of a container that "
@@ -99,7 +160,12 @@ def _known_order(transaction: Any, record: Record) -> list[Node] | None:
         if len(kids) < count or kids[:count] != before:
             return None
         for kid in kids[count:]:
-            if kid.tx is not transaction or kid.kids != [] or kid in transaction.touched:
+            if (
+                kid.record is not record
+                or kid.tx is not transaction
+                or kid.kids != []
+                or kid in transaction.touched
+            ):
                 return None
             new.append(kid)
         node.kids = kids
@@ -111,14 +177,18 @@ def _known_order(transaction: Any, record: Record) -> list[Node] | None:
     return nodes
 
 
-def encode(transaction: Any, record: Record) -> tuple[bytes, list[Node]]:
-    """Return the bytes of a record and the nodes that are no longer part of it."""
-    nodes = order(transaction, record)
+def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
+    """Return the encoded form of a record whose nodes all live in it."""
+    nodes, mains, _ = reached
     pickler: records.RecordPickler | None = None
     class_table: dict[type, int] = {}
     made: list[bytes] = []
     fragments: list[bytes] = []
     table: list[bytes] = []
+    links: list[bytes] = []
+    spreads: list[int] = []
+    if record.externals or mains:
+        record.refer_to(mains)
     for node in nodes:
         fragment = node.fragment
         if fragment is None:
@@ -128,7 +198,20 @@ def encode(transaction: Any, record: Record) -> tuple[bytes, list[Node]]:
             if node.kind.keeps_fragment:
                 node.fragment = fragment
         fragments.append(fragment)
-        table.append(node.row or _row(node, class_table))
+        table.append(node.row or _row(record, node, class_table))
+        if type(node.work) in _SPREADS:
+            spreads.append(node.work.cid)
+            links.append(node.work.cid.to_bytes(8, "big"))
+    shared: list[bytes] = []
+    for main, slot in record.externals.items():
+        other = main.record
+        assert other is not None
+        if main.uid < 0:
+            main.uid = other.tracker.number()
+        table.append(records.row(slot, main.uid - (record.base or 0), records.EXTERNAL))
+        links.append(_link(main, other.name))
+        if other is not record.root:
+            shared.append(other.name)
     value = record.value
     face = record.faces.get(id(value))
     if face is not None:
@@ -142,19 +225,37 @@ def encode(transaction: Any, record: Record) -> tuple[bytes, list[Node]]:
     transaction.orders[record] = nodes
     dead: list[Node] = []
     if len(nodes) != len(record.nodes):
-        reached = set(nodes)
-        dead = [node for node in record.nodes.values() if node not in reached]
-    encoded = records.encode(
+        reached_nodes = set(nodes)
+        dead = [node for node in record.nodes.values() if node not in reached_nodes]
+    data = records.encode(
         record.name,
         record.stored_key,
+        record.count,
         table,
-        record.next_uid,
-        record.born,
+        record.base or 0,
         map(class_to_bytes, class_table),
+        links,
         made + fragments if made else fragments,
         root,
     )
-    return encoded, dead
+    return Encoded(data, nodes, dead, frozenset(shared), spreads)
+
+
+# filled by the layer above with the classes of spread contents
+_SPREADS: set[type] = set()
+
+
+def register_spread(cls: type[Spread]) -> type[Spread]:
+    """Let contents of a class be written as spread containers."""
+    _SPREADS.add(cls)
+    return cls
+
+
+def _link(main: Node, name: bytes) -> bytes:
+    head = main.kind.head(main)
+    if isinstance(head, int):
+        return records.external(main.slot, head, b"", name)
+    return records.external(main.slot, records.FIRST_CLASS, class_to_bytes(head), name)
 
 
 def _pickler(record: Record) -> records.RecordPickler:
@@ -165,16 +266,16 @@ def _pickler(record: Record) -> records.RecordPickler:
     return pickler
 
 
-def _row(node: Node, class_table: dict[type, int]) -> bytes:
+def _row(record: Record, node: Node, class_table: dict[type, int]) -> bytes:
     """Return a node's row of the node table; it is kept where it does not depend on others."""
     if node.uid < 0:
-        record = node.record
-        assert record is not None
-        node.uid = record.next_uid
-        record.next_uid += 1
+        node.uid = record.tracker.number()
+    if record.base is None:
+        record.base = node.uid
+    uid = node.uid - record.base
     head = node.kind.head(node)
     if isinstance(head, int):
-        node.row = records.row(node.slot, node.uid, head)
+        node.row = records.row(node.slot, uid, head)
         return node.row
     head = records.FIRST_CLASS + class_table.setdefault(head, len(class_table))
-    return records.row(node.slot, node.uid, head)
+    return records.row(node.slot, uid, head)

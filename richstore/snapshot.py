@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from richstore.codec import records
 from richstore.engines.base import ReadTransaction
 from richstore.errors import ClosedError
 from richstore.mapping import Range, Reading, name_of
-from richstore.nodes import frozen_value
+from richstore.nodes import FrozenView, frozen_value
 from richstore.tracker import COUNT_KEY
 
 __all__ = ["Snapshot"]
@@ -45,6 +44,7 @@ class Snapshot(Reading):
         self._path = path
         self._transaction = transaction
         self._values: dict[bytes, Any] = {}
+        self._view = FrozenView(transaction, frozen_value)
         self._lock = threading.RLock()
         self._closed = False
 
@@ -64,7 +64,7 @@ class Snapshot(Reading):
                     stored = self._transaction.get(name)
                 if stored is None:
                     return _MISSING
-                found = self._values.setdefault(name, frozen_value(records.parse(name, stored)))
+                found = self._values.setdefault(name, frozen_value(self._view, name, stored))
         return found
 
     def __contains__(self, key: object) -> bool:

@@ -21,11 +21,14 @@ from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
 from richstore.errors import ClosedError, EncodingError, ReadOnlyError
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
-from richstore.nodes import Faces, frozen_value, plain
+from richstore.nodes import Faces, FrozenView, frozen_value, plain
 from richstore.nodes.adopt import Adopter
 from richstore.snapshot import Snapshot
+from richstore.paging import compact
+from richstore.statistics import Stats, stats
 from richstore.tracker import FORMAT_KEY, Record, Tracker
 from richstore.transaction import Transaction, current, run
+from richstore.verification import Report, verify
 
 __all__ = ["Store", "open"]
 
@@ -265,7 +268,9 @@ class Store(Reading, MutableMapping[Any, Any]):
             return self._tracker.decode_plain(name, parts)
         value = self._get(name)
         # deleted since the view began: it still reads
-        return frozen_value(parts) if value is _MISSING else value
+        if value is not _MISSING:
+            return value
+        return frozen_value(FrozenView(self._tracker.engine.read(), frozen_value), name, stored)
 
     # --- changing ---
 
@@ -456,6 +461,54 @@ class Store(Reading, MutableMapping[Any, Any]):
         if self._closed:
             raise self._closed_error()
         self._tracker.refresh()
+
+    # --- upkeep ---
+
+    def verify(self) -> Report:
+        """Walk every record of the last committed state and report what does not fit together.
+
+        It checks envelopes and checksums, counts, and references both ways. Others may go on
+        writing meanwhile. It takes time and memory in proportion to the number of records.
+
+        Returns:
+            The report; `report.ok` tells whether all is well.
+
+        Raises:
+            RuntimeError: the caller is inside a transaction.
+        """
+        self._outside("verify")
+        view = self._tracker.engine.read()
+        try:
+            return verify(view)
+        finally:
+            view.close()
+
+    def compact(self) -> int:
+        """Remove at once what is left of deleted values; later writes would do it bit by bit.
+
+        The file does not become smaller: its free pages are used by later writes.
+
+        Returns:
+            The number of records that were removed.
+
+        Raises:
+            RuntimeError: the caller is inside a transaction.
+        """
+        self._outside("compact")
+        return int(self._run(lambda transaction: compact(transaction)))
+
+    def stats(self) -> Stats:
+        """Return figures on the store, its file and this process's cache; safe at any time."""
+        if self._closed:
+            raise self._closed_error()
+        return stats(self._tracker)
+
+    def _outside(self, what: str) -> None:
+        if self._closed:
+            raise self._closed_error()
+        transaction = current(self._tracker)
+        if transaction is not None and not transaction.ended:
+            raise RuntimeError(f"{what}() works on what is committed; call it after the block")
 
     # --- the handle ---
 

@@ -4,8 +4,10 @@ Theory of operation
 -------------------
 
 A **node** stands for one mutable container or instance inside a stored value; users hold its
-*face* (a proxy or a tracked instance). A **record** is one value with all its nodes. A
-**tracker** holds the records of one open engine.
+*face* (a proxy or a tracked instance). A **record** is the unit of storage: some nodes that are read
+and written together. A small value is one record, its *root*; a large one is a root, *pages* that
+hold the items of containers that have outgrown theirs, and *shared* records, each for a node that
+several records refer to. A **tracker** holds the records of one open engine.
 
 The invariant: *every loaded record that is not marked stale equals what the engine held after
 commit `seen`*. Everything that reads the engine goes through `view()`, which first brings `seen`
@@ -22,30 +24,45 @@ handed in by the layer above, do that work. It does not know transactions beyond
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from richstore import pages
 from richstore.codec import log, records
 from richstore.codec.classes import class_from_bytes
-from richstore.engines.base import Engine, ReadTransaction
+from richstore.engines.base import Engine, ReadTransaction, WriteTransaction
 from richstore.errors import ClosedError, CorruptionError, FormatError
 
-__all__ = ["Faces", "Kind", "Node", "Record", "Tracker"]
+__all__ = ["Faces", "Kind", "Node", "Record", "Spread", "Tracker"]
 
 T = TypeVar("T")
+View = ReadTransaction | WriteTransaction
 
-# The key space of an engine, by first byte. 0x20 to 0x3f are kept for records below a root.
+# The key space of an engine, by first byte; `pages` has that of what is below the roots.
 META = b"\x00"
 FORMAT_KEY = META + b"format"
 COUNT_KEY = META + b"count"
-LOG_KEY = META + b"log"
+NUMBERS_KEY = META + b"numbers"
 ROOT = b"\x10"
 AFTER_ROOT = b"\x11"
+# behind the pages, so that the two records of an append at the end of a list, the page and the log,
+# are neighbours in the engine's tree
+LOG_KEY = b"\x30log"
+
+# How many numbers (of nodes, pages and the like) a process takes for itself at a time.
+NUMBERS = 1 << 16
+# Bytes that an encoded byte, and a node, take in memory: containers, faces, fragments.
+_BYTE_COST = 8
+_NODE_COST = 900
+# Decoded cells that are kept, and commits of other processes whose changes are.
+_CELLS = 4096
+_CHANGES = 1000
+# First bytes of the engine keys of records.
+_RECORDS = (ROOT, pages.PAGE, pages.SHARED)
 
 _FORMAT = b"richstore\x00\x01"
 
@@ -76,6 +93,7 @@ class Node:
         "kids",
         "kind",
         "record",
+        "__weakref__",
         "row",
         "slot",
         "tx",
@@ -100,6 +118,29 @@ class Node:
         self.work = self.fragment = self.kids = self.row = None
 
 
+class Spread:
+    """The content of a container whose items are in pages; what `nodes` shows is made of this.
+
+    Attributes:
+        cid: its spread id.
+        node: the node of the container; None in a snapshot.
+        before: a view of the last state in which it was in the store, once it has left.
+        kept: the pages that were loaded then, by id.
+    """
+
+    __slots__ = ("__weakref__", "before", "cid", "kept", "node")
+
+    def __init__(self, node: Node | None, cid: int) -> None:
+        self.node = node
+        self.cid = cid
+        self.before: Any = None
+        self.kept: dict[int, Record] = {}
+
+    def copy(self) -> Spread:
+        """Return itself: the items are nodes of pages, and those have copies of their own."""
+        return self
+
+
 class Kind(Protocol):
     """What the tracker and transactions ask of a kind of nodes.
 
@@ -119,6 +160,12 @@ class Kind(Protocol):
 
     def head(self, node: Node) -> int | type:
         """Return the code of the node table, or the class of an instance."""
+
+    def spread(self, node: Node, cid: int) -> None:
+        """Let the working copy be a spread one; only for lists, dicts and sets."""
+
+    def gather(self, node: Node, content: Any) -> None:
+        """Let the working copy be a whole one again; only for lists, dicts and sets."""
 
     def begin(self, node: Node) -> None:
         """Make a working copy; the face shows it to its transaction, the content to others."""
@@ -175,6 +222,9 @@ class Faces(Protocol):
     def containers(self, node: Node) -> list[Any]:
         """Return fresh raw container and face for the codec to fill."""
 
+    def spread(self, node: Node, cid: int) -> None:
+        """Let a node be a spread container with the given spread id."""
+
     def loaded(self, node: Node) -> None:
         """Take what the codec filled as the node's content."""
 
@@ -189,78 +239,157 @@ class Faces(Protocol):
 
 
 class Record:
-    """One stored value and its nodes."""
+    """Some nodes that are read and written together.
+
+    Attributes:
+        tracker, name: where it is.
+        stored_key: of a root, what its engine key does not tell of the user's key.
+        root: the root record of the value it belongs to.
+        owner: of a page, the node of the container that its items belong to.
+        value: what its stream gives: the value of a root, the face of the main node of the others.
+        nodes: those that live in it, by slot.
+        externals: main nodes of other records that it refers to, with the slot they have here.
+        count: of a shared record, how many records refer to it; None for others.
+        faces: what the pickler's memo is set to: every face, and the memo place it stands for.
+        free, top: slots that are free below, and the first that was never used.
+        order: the nodes as the last commit here wrote them; None when that is not known.
+        base: what the uids in its table are relative to; None before its first node.
+        links: the engine keys of shared records that it refers to, as last committed.
+        stale: whether another process has changed it since it was loaded.
+        since: the commit at which that was noticed.
+        size: bytes of its encoded form.
+        trail: of a page of a list, the names of the indexes on the way to it when last used.
+    """
 
     __slots__ = (
         "__weakref__",
-        "born",
+        "base",
+        "count",
+        "externals",
         "faces",
         "free",
+        "links",
         "name",
-        "next_uid",
         "nodes",
         "order",
+        "owner",
+        "root",
+        "since",
         "size",
         "stale",
         "stored_key",
+        "top",
         "tracker",
+        "trail",
         "value",
     )
 
     value: Any
 
-    def __init__(self, tracker: Tracker, name: bytes, stored_key: bytes | None) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        name: bytes,
+        stored_key: bytes | None = None,
+        root: Record | None = None,
+        owner: Node | None = None,
+    ) -> None:
         self.tracker = tracker
         self.name = name
         self.stored_key = stored_key
+        self.root = self if root is None else root
+        self.owner = owner
         self.nodes: dict[int, Node] = {}
-        # what the pickler's memo is set to: every face, and the memo place it stands for
+        self.externals: dict[Node, int] = {}
         self.faces: dict[int, tuple[int, Any]] = {}
         self.free: list[int] = []
-        # the nodes as the last commit here wrote them; None when that is not known
+        self.top = 0
         self.order: list[Node] | None = None
-        self.next_uid = 0
-        # the commit that put this value under its key; tells it from one that replaced it
-        self.born = 0
+        self.base: int | None = None
+        self.count: int | None = None
+        self.links: frozenset[bytes] = frozenset()
         self.stale = False
+        self.since = 0
         self.size = 0
+        self.trail: list[bytes] | None = None
+
+    @property
+    def main(self) -> Node | None:
+        """The node of its value; None when that is a tuple or the like."""
+        place = self.faces.get(id(self.value))
+        return None if place is None else self.nodes.get(place[0] >> 1)
 
     def admit(self, node: Node) -> None:
-        """Give a node its slot and identity in this record."""
+        """Give a new node its identity, and its slot in this record."""
+        node.uid = uid = self.tracker.number()
+        if self.base is None:
+            self.base = uid
+        self.take_in(node)
+
+    def take_in(self, node: Node) -> None:
+        """Give a node its slot in this record; its identity stays."""
         free = self.free
-        slot = free.pop() if free else len(self.nodes)
-        while slot in self.nodes:
-            slot += 1
+        if free:
+            slot = free.pop()
+        else:
+            slot = self.top
+            self.top = slot + 1
         node.slot = slot
-        node.uid = self.next_uid
         node.row = None
         node.record = node.home = self
-        self.next_uid += 1
         self.nodes[slot] = node
         face = node.face
         self.faces[id(face)] = (2 * slot + 1, face)
 
     def dismiss(self, node: Node) -> None:
-        """Take a node that has left the value out of the record."""
+        """Take a node that has left the value, or this record, out of it."""
         if self.nodes.get(node.slot) is node:
             del self.nodes[node.slot]
             del self.faces[id(node.face)]
             self.free.append(node.slot)
         node.record = None
 
-    def detach(self) -> None:
-        """Let all nodes go: the value was deleted or replaced."""
+    def refer_to(self, mains: set[Node]) -> None:
+        """Have a slot for each of these main nodes of other records, and for no others."""
+        externals = self.externals
+        if mains == externals.keys():
+            return
+        for node in [node for node in externals if node not in mains]:
+            slot = externals.pop(node)
+            self.free.append(slot)
+            self.faces.pop(id(node.face), None)
+        for node in mains:
+            if node not in externals:
+                slot = self.free.pop() if self.free else self.top
+                self.top = max(self.top, slot + 1)
+                externals[node] = slot
+                self.faces[id(node.face)] = (2 * slot + 1, node.face)
+
+    def detach(self, before: Any = None) -> None:
+        """Let all nodes go: the value was deleted or replaced.
+
+        Args:
+            before: a view of the state in which it was still there.
+        """
         for node in self.nodes.values():
+            self.tracker.let_go(node, before)
             node.record = None
             if self.stale:
                 node.kind.settle(node)
         self.nodes = {}
+        self.externals = {}
         self.order = None
 
     @property
     def path(self) -> str:
         """The place of this value as Python would write it, for errors."""
-        return f"[{self.tracker.user_key(self.name, self.stored_key)!r}]"
+        root = self.root
+        return f"[{self.tracker.user_key(root.name, root.stored_key)!r}]"
+
+    @property
+    def cost(self) -> int:
+        """Bytes it takes in memory, more or less."""
+        return self.size * _BYTE_COST + len(self.nodes) * _NODE_COST
 
 
 class Tracker:
@@ -285,6 +414,7 @@ class Tracker:
         self.user_key = user_key
         self.cache_size = cache_size
         self.lock = threading.RLock()
+        self.installed = threading.Condition(self.lock)
         self.writer = threading.Lock()
         self.writer_thread: int | None = None
         self.transaction: Any = None
@@ -298,9 +428,37 @@ class Tracker:
         self.last_commit = engine.last_commit
         self.live: weakref.WeakValueDictionary[bytes, Record] = weakref.WeakValueDictionary()
         self.recent: OrderedDict[bytes, Record] = OrderedDict()
+        self.costs: dict[bytes, int] = {}
         self.recent_size = 0
         # picklers that are not in use, for the next record that is encoded
         self.picklers: list[records.RecordPickler] = []
+        # nodes that another process has moved, by uid, until the record is read that has them now
+        self.strays: dict[int, Node] = {}
+        # the nodes of spread containers, by spread id
+        self.spreads: weakref.WeakValueDictionary[int, Node] = weakref.WeakValueDictionary()
+        # what other processes' commits have changed lately; None: maybe everything
+        self.changes: deque[tuple[int, set[bytes] | None]] = deque(maxlen=_CHANGES)
+        # decoded cells of the state `seen`
+        self.cells: dict[bytes, Any] = {}
+        # numbers that are this process's to give: the next, and the first that is not
+        self.next_number = self.end_number = 0
+        # whether there may be records of deleted values
+        self.reclaimable = True
+        self.hits = self.misses = 0
+
+    # --- numbers ---
+
+    def number(self) -> int:
+        """Return a number that no node, page or container of this store has had; inside a write."""
+        number = self.next_number
+        if number == self.end_number:
+            engine = self.transaction.engine
+            number = int.from_bytes(engine.get(NUMBERS_KEY) or b"\1", "little")
+            engine.put(NUMBERS_KEY, (number + NUMBERS).to_bytes(8, "little"))
+            self.end_number = number + NUMBERS
+            self.transaction.numbered = True
+        self.next_number = number + 1
+        return number
 
     # --- freshness ---
 
@@ -315,9 +473,12 @@ class Tracker:
 
     @contextmanager
     def view(self) -> Iterator[ReadTransaction]:
-        """Give a read transaction of just the state that records have; locks the tracker."""
-        while True:
-            with self.lock:
+        """Give a read transaction of just the state that records have; locks the tracker.
+
+        A caller that has it locked already must know that it may be unlocked for a moment.
+        """
+        with self.lock:
+            while True:
                 transaction = self.engine.read()
                 try:
                     if self.pending is None or transaction.id < self.pending:
@@ -326,8 +487,8 @@ class Tracker:
                         return
                 finally:
                     transaction.close()
-            # another thread is between the engine's commit and its installation
-            time.sleep(0.00005)
+                # another thread is between the engine's commit and its installation
+                self.installed.wait(0.05)
 
     def catch_up(self, commit: int, get: Callable[[bytes], bytes | None]) -> None:
         """Mark stale what was changed by the commits from `seen` to `commit`."""
@@ -335,11 +496,15 @@ class Tracker:
             return
         with self.lock:
             changed = log.changed_since(get(LOG_KEY) or b"", self.seen, commit)
+            self.reclaimable = True
+            self.changes.append((commit, changed))
             if changed is None:
+                self.cells.clear()
                 for record in list(self.live.values()):
                     self.expire(record)
             else:
                 for name in changed:
+                    self.cells.pop(name, None)
                     found = self.live.get(name)
                     if found is not None:
                         self.expire(found)
@@ -349,6 +514,7 @@ class Tracker:
         """Mark a record stale."""
         if not record.stale:
             record.stale = True
+            record.since = self.changes[-1][0] if self.changes else 0
             for node in record.nodes.values():
                 node.kind.expire(node)
 
@@ -374,10 +540,12 @@ class Tracker:
         if record is not None:
             return True, record.value
         with self.view() as transaction:
-            return self.read_in(name, transaction.get(name))
+            return self.read_in(name, transaction.get(name), transaction)
 
-    def read_in(self, name: bytes, stored: bytes | None) -> tuple[bool, Any]:
-        """Return the value of a record read in a `view()`; the tracker is locked."""
+    def read_in(
+        self, name: bytes, stored: bytes | None, view: View
+    ) -> tuple[bool, Any]:
+        """Return the value of a root record read in a `view()`; the tracker is locked."""
         record = self.live.get(name)
         if record is not None and not record.stale:
             return True, record.value
@@ -390,80 +558,322 @@ class Tracker:
             if not parts.table:
                 return True, self.decode_plain(name, parts)
             record = Record(self, name, parts.key)
-        self.load(record, parts, len(stored))
+        self.load(record, parts, len(stored), view)
         return True, record.value
 
     def reload(self, record: Record) -> None:
         """Load a stale record again, or let its nodes go when it is gone."""
         with self.view() as transaction:
-            if not record.stale:
-                return
-            stored = transaction.get(record.name)
-            if stored is None or self.live.get(record.name) is not record:
+            if record.stale:
+                self._reload(record, transaction)
+
+    def _reload(self, record: Record, view: View) -> None:
+        stored = view.get(record.name)
+        if stored is None or self.live.get(record.name) is not record:
+            moved = list(record.nodes.values()) if record.root is not record else []
+            if moved and view.get(record.root.name) is not None:
+                self.unload(record)
+                record.nodes = {}
+                record.stale = False
+                self._find_moved(moved, record, view)
+            else:
                 self.forget(record)
-                return
-            self.load(record, records.parse(record.name, stored), len(stored))
+            return
+        self.load(record, records.parse(record.name, stored), len(stored), view)
+
+    def page(self, name: bytes, owner: Node, *, remember: bool = True) -> Record | None:
+        """Return a page of a spread container, loaded; None when there is none of that name.
+
+        Args:
+            name: its engine key.
+            owner: the node of the container.
+            remember: whether to keep it loaded when nobody holds a part of it.
+        """
+        record = self.recent.get(name)
+        if record is not None and not record.stale:
+            self.hits += 1
+            if remember:
+                self.recent.move_to_end(name)
+            return record
+        record = self.live.get(name)
+        if record is not None and not record.stale:
+            self.hits += 1
+            if remember:
+                self.remember(record)
+            return record
+        self.misses += 1
+        writing = self.transaction
+        if writing is not None and writing.flushed and writing.is_here():
+            # it may have been written by this very transaction
+            return self._load_page(name, record, owner, writing.engine, remember)
+        with self.view() as view:
+            return self._load_page(name, record, owner, view, remember)
+
+    def _load_page(
+        self,
+        name: bytes,
+        record: Record | None,
+        owner: Node,
+        view: View,
+        remember: bool,
+    ) -> Record | None:
+        stored = view.get(name)
+        if stored is None:
+            return None
+        if record is None:
+            assert owner.record is not None
+            record = Record(self, name, None, owner.record.root, owner)
+        elif not record.stale:
+            return record
+        self.load(record, records.parse(name, stored), len(stored), view, remember=remember)
+        return record
 
     def decode_plain(self, name: bytes, parts: records.Parts) -> Any:
         """Return the value of a record without nodes."""
         return _noting(self, name, parts, lambda: records.decode(parts, []))
 
-    def load(self, record: Record, parts: records.Parts, size: int) -> None:
+    def load(
+        self,
+        record: Record,
+        parts: records.Parts,
+        size: int,
+        view: View,
+        *,
+        remember: bool = True,
+    ) -> None:
         """Fill a record from its bytes; nodes that were there before keep their faces."""
-        _noting(self, record.name, parts, lambda: self._load(record, parts, size))
+        _noting(self, record.name, parts, lambda: self._load(record, parts, size, view))
         self.live[record.name] = record
-        self.remember(record)
+        if remember:
+            self.remember(record)
 
-    def _load(self, record: Record, parts: records.Parts, size: int) -> None:
+    def _load(
+        self,
+        record: Record,
+        parts: records.Parts,
+        size: int,
+        view: View,
+    ) -> None:
         faces = self.faces
         table = parts.table
         old = record.nodes
-        if record.born != parts.born:
-            # another value under the same key: none of its nodes is one of ours
-            record.detach()
-            old = {}
+        base = parts.base
         class_table = [class_from_bytes(stored) for stored in parts.classes]
         nodes: dict[int, Node] = {}
         containers: list[Any] = []
         uids: dict[int, int] = {}
+        links = iter(parts.links)
+        externals: dict[Node, int] = {}
+        shared: list[bytes] = []
+        strays = self.strays
         for at in range(0, len(table), 3):
             slot, uid, head = table[at : at + 3]
-            uids[slot] = uid
+            uid += base
             if head == records.BUILT:
+                uids[slot] = uid
+                continue
+            if head == records.EXTERNAL:
+                link = next(links)
+                main = self._external(record, uid, link, view)
+                externals[main] = slot
+                if main.record is not None and main.record is not record.root:
+                    shared.append(main.record.name)
+                containers.append(main.face)
                 continue
             cls = class_table[head - records.FIRST_CLASS] if head >= records.FIRST_CLASS else None
+            spread = records.SPREAD <= head < records.FIRST_CLASS
+            wanted = cls or (head - records.SPREAD if spread else head)
             node = old.get(slot)
-            if node is None or node.uid != uid or node.kind.head(node) != (cls or head):
-                node = faces.new(record, slot, uid, head, cls)
+            if node is None or node.uid != uid or not _is_of(node, wanted):
+                node = strays.pop(uid, None) if strays else None
+                if node is None or not _is_of(node, wanted):
+                    node = faces.new(record, slot, uid, wanted if cls is None else head, cls)
+                else:
+                    self._move(node, record, slot)
             nodes[slot] = node
-            containers += faces.containers(node)
+            if spread:
+                faces.spread(node, int.from_bytes(next(links), "big"))
+                containers.append(node.face)
+            else:
+                containers += faces.containers(node)
 
         def wrap(slot: int, raw: Any) -> Any:
             known = old.get(slot)
             if known is not None and known.uid != uids[slot]:
                 known = None
+            if known is None and strays:
+                known = strays.pop(uids[slot], None)
+                if known is not None:
+                    self._move(known, record, slot)
             node = nodes[slot] = faces.wrap(record, known, slot, uids[slot], raw)
             return node.face
 
         value = records.decode(parts, containers, wrap)
-        for slot, gone in old.items():
-            if nodes.get(slot) is not gone:
-                gone.record = None
-                gone.kind.settle(gone)
+        gone = [node for slot, node in old.items() if nodes.get(slot) is not node]
         record.value = value
         record.order = None
         record.nodes = nodes
+        record.externals = externals
+        record.links = frozenset(shared)
         record.faces = {id(node.face): (2 * slot + 1, node.face) for slot, node in nodes.items()}
-        record.free = [slot for slot in range(max(nodes, default=-1)) if slot not in nodes]
-        record.next_uid = parts.next_uid
-        record.born = parts.born
+        used = set(nodes)
+        for node, slot in externals.items():
+            record.faces[id(node.face)] = (2 * slot + 1, node.face)
+            used.add(slot)
+        record.top = max(used, default=-1) + 1
+        record.free = [slot for slot in range(record.top) if slot not in used]
+        record.base = base if table else None
         record.stored_key = parts.key
+        record.count = parts.count
         # last, since what a class's own __setstate__ made is admitted to the record here
-        for node in list(nodes.values()):
-            faces.loaded(node)
+        for slot, node in list(nodes.items()):
+            if not isinstance(node.work, Spread):
+                faces.loaded(node)
             node.fragment = node.kids = None
         record.stale = False
         record.size = size
+        gone = [node for node in gone if node.record is record]
+        if gone:
+            self._find_moved(gone, record, view)
+
+    def _external(
+        self, record: Record, uid: int, link: bytes, view: View
+    ) -> Node:
+        """Return the main node of another record; it is loaded when it is used."""
+        slot, head, stored_class, name = records.read_external(link)
+        other = self.live.get(name)
+        if other is None or other.nodes.get(slot) is None:
+            if other is None:
+                root = record.root
+                other = root if root.name == name else Record(self, name, None, root)
+            if head == records.BUILT:
+                # its face cannot be made before it is read
+                self.live[name] = other
+                other.stale = True
+                self._reload(other, view)
+            else:
+                spread = records.SPREAD <= head < records.FIRST_CLASS
+                cls = class_from_bytes(stored_class) if stored_class else None
+                wanted = head - records.SPREAD if spread else head
+                node = self.faces.new(other, slot, uid, wanted, cls)
+                other.nodes[slot] = node
+                other.faces[id(node.face)] = (2 * slot + 1, node.face)
+                other.value = node.face
+                self.live[name] = other
+                other.stale = False
+                self.expire(other)
+        found = other.nodes.get(slot)
+        if found is None or found.uid != uid:
+            raise CorruptionError(
+                f"record {record.name!r} refers to a node of record {name!r} that is not there"
+            )
+        return found
+
+    def _move(self, node: Node, record: Record, slot: int) -> None:
+        """Let a node that another process has moved live where it is now."""
+        node.record = node.home = record
+        node.slot = slot
+        node.row = None
+
+    # --- nodes that another process has moved or removed ---
+
+    def _find_moved(self, nodes: list[Node], record: Record, view: View) -> None:
+        """Find the records that have nodes now which are not in the one they were in.
+
+        These must have changed since that record was last good.
+        """
+        strays = self.strays
+        for node in nodes:
+            node.record = None
+            strays[node.uid] = node
+        try:
+            for name in self._changed_since(record.since, view):
+                if name != record.name and name[:1] in _RECORDS:
+                    stored = view.get(name)
+                    if stored is not None and _has_one(name, stored, strays):
+                        self._load_named(name, record.root, view)
+                    if not any(node.record is None for node in nodes):
+                        break
+        finally:
+            for node in nodes:
+                strays.pop(node.uid, None)
+        for node in nodes:
+            if node.record is None:
+                self.let_go(node, None)
+                node.kind.settle(node)
+
+    def _changed_since(self, since: int, view: View) -> Iterable[bytes]:
+        known = [names for number, names in self.changes if number >= since]
+        if None in known or not self.changes or self.changes[0][0] > since:
+            return (
+                name
+                for first in _RECORDS
+                for name, _ in view.scan(first, bytes((first[0] + 1,)))
+            )
+        return set().union(*known)  # type: ignore[arg-type]
+
+    def _load_named(self, name: bytes, root: Record, view: View) -> None:
+        """Load a record of a value of which only its engine key is known."""
+        record = self.live.get(name)
+        stored = view.get(name)
+        assert stored is not None
+        if record is None and name[:1] == pages.PAGE:
+            owner = self._owner(int.from_bytes(name[1:9], "big"), root, view)
+            if owner is None:
+                return
+            record = Record(self, name, None, root, owner)
+        elif record is None:
+            record = Record(self, name, None, root)
+        self.load(record, records.parse(name, stored), len(stored), view)
+
+    def _owner(self, cid: int, root: Record, view: View) -> Node | None:
+        """Return the node of the spread container with a spread id."""
+        node = self.spreads.get(cid)
+        if node is not None and node.record is not None:
+            return node
+        link = cid.to_bytes(8, "big")
+        for first in _RECORDS:
+            for name, stored in view.scan(first, bytes((first[0] + 1,))):
+                if link in records.parse(name, stored).links:
+                    self._load_named(name, root, view)
+                    return self.spreads.get(cid)
+        return None
+
+    def let_go(self, node: Node, before: Any) -> None:
+        """Let the pages of a spread container go with it.
+
+        Args:
+            node: any node that has left its value.
+            before: a view of the state in which it was still there; None when there is none.
+        """
+        content = node.content
+        if isinstance(content, Spread) and content.node is node:
+            self.close_spread(content, before)
+
+    def close_spread(self, content: Spread, before: Any) -> None:
+        """Let a spread content, which is no longer in the store, have the view it was in."""
+        if content.before is None:
+            content.before = before or False
+            prefix = pages.PAGE + content.cid.to_bytes(8, "big")
+            for name in [name for name in list(self.live) if name.startswith(prefix)]:
+                record = self.live.get(name)
+                if record is not None:
+                    content.kept[int.from_bytes(name[-8:], "big")] = record
+                    self.forget(record, before)
+
+    # --- cells ---
+
+    def cell(self, name: bytes) -> Any:
+        """Return the committed index or directory in a cell, or None."""
+        try:
+            return self.cells[name]
+        except KeyError:
+            with self.view() as view:
+                found = pages.read_cell(name, view.get(name))
+                if len(self.cells) >= _CELLS:
+                    self.cells.clear()
+                self.cells[name] = found
+                return found
 
     # --- the cache ---
 
@@ -471,22 +881,36 @@ class Tracker:
         """Keep a record loaded, least recently used ones making room."""
         with self.lock:
             recent = self.recent
-            if record.name in recent:
-                self.recent_size -= recent.pop(record.name).size
+            known = recent.pop(record.name, None)
+            if known is not None:
+                self.recent_size -= self.costs.pop(record.name)
             recent[record.name] = record
-            self.recent_size += record.size
+            cost = self.costs[record.name] = record.cost
+            self.recent_size += cost
             while self.recent_size > self.cache_size and len(recent) > 1:
-                self.recent_size -= recent.popitem(last=False)[1].size
+                name, _ = recent.popitem(last=False)
+                self.recent_size -= self.costs.pop(name)
 
-    def forget(self, record: Record) -> None:
-        """Drop a record whose value has left the store."""
+    def forget(self, record: Record, before: Any = None) -> None:
+        """Drop a record whose value has left the store.
+
+        Args:
+            record: the record.
+            before: a view of the state in which it was still there.
+        """
         with self.lock:
-            if self.live.get(record.name) is record:
-                del self.live[record.name]
-            if self.recent.get(record.name) is record:
-                self.recent_size -= self.recent.pop(record.name).size
-            record.detach()
+            self.unload(record)
+            record.detach(before)
             record.stale = False
+
+    def unload(self, record: Record) -> None:
+        """Forget that a record is loaded."""
+        name = record.name
+        if self.live.get(name) is record:
+            del self.live[name]
+        if self.recent.get(name) is record:
+            del self.recent[name]
+            self.recent_size -= self.costs.pop(name)
 
     # --- the file's own records ---
 
@@ -527,6 +951,7 @@ class Tracker:
     def forked(self) -> None:
         """Give the child of a fork locks of its own, and undo what its parent has not committed."""
         self.lock = threading.RLock()
+        self.installed = threading.Condition(self.lock)
         self.writer = threading.Lock()
         self.writer_thread = None
         self.pending = None
@@ -550,3 +975,20 @@ def _noting(tracker: Tracker, name: bytes, parts: records.Parts, load: Callable[
             raise
         error.add_note(f"richstore: while reading the value at {place} of {tracker.engine.path}")
         raise
+
+
+def _is_of(node: Node, wanted: int | type) -> bool:
+    """Tell whether a node's face can go on as one of a head or class."""
+    kind: Any = node.kind
+    head = getattr(kind, "code", None)
+    return (kind.head(node) if head is None else head) == wanted
+
+
+def _has_one(name: bytes, stored: bytes, uids: Container[int]) -> bool:
+    """Tell whether one of some nodes lives in a record."""
+    parts = records.parse(name, stored)
+    table, base = parts.table, parts.base
+    return any(
+        base + table[at + 1] in uids and table[at + 2] != records.EXTERNAL
+        for at in range(0, len(table), 3)
+    )

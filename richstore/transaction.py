@@ -32,8 +32,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any
 
-from richstore.codec import log
-from richstore.encoding import encode, order
+from richstore.encoding import reachable
 from richstore.engines.base import WriteTransaction
 from richstore.errors import (
     ClosedError,
@@ -42,7 +41,9 @@ from richstore.errors import (
     LockTimeoutError,
     ReadOnlyError,
 )
-from richstore.tracker import COUNT_KEY, LOG_KEY, Node, Record, Tracker
+from richstore.pages import PAGE
+from richstore.paging import Commit, belongs, restore
+from richstore.tracker import Node, Record, Spread, Tracker
 
 __all__ = ["Savepoint", "Transaction", "current", "run"]
 
@@ -74,13 +75,16 @@ def _task() -> Any:
 class Savepoint:
     """A point inside a transaction to roll back to; made by `Transaction.savepoint()`."""
 
-    __slots__ = ("births", "count", "roots", "saved")
+    __slots__ = ("births", "cells", "count", "flushed", "roots", "saved")
 
     def __init__(self, count: int) -> None:
         self.births: dict[Node, None] = {}
         # what each node first changed in this level was before; None: it had no working copy
         self.saved: dict[Node, Any] = {}
         self.roots: dict[bytes, Any] = {}
+        self.cells: dict[bytes, Any] = {}
+        # what was put into the engine already, of values that are being built; level 0 needs no list
+        self.flushed: list[bytes] = []
         self.count = count
 
 
@@ -92,23 +96,32 @@ class Transaction:
     """
 
     __slots__ = (
+        "built",
+        "cells",
         "committing",
         "count",
         "done",
         "ended",
         "engine",
+        "flushed",
+        "fresh",
         "holds",
         "left",
         "levels",
+        "numbered",
         "orders",
         "outer",
+        "progress",
         "reach",
+        "rearranged",
+        "reshaped",
         "roots",
         "task",
         "thread",
         "token",
         "touched",
         "tracker",
+        "written",
     )
 
     def __init__(self, tracker: Tracker) -> None:
@@ -129,6 +142,24 @@ class Transaction:
         # values set (a record) or deleted (None) under engine keys
         self.roots: dict[bytes, Record | None] = {}
         self.count = 0
+        # indexes, directories and entries of spread containers that have changed; None: deleted
+        self.cells: dict[bytes, Any] = {}
+        # pages that are in the engine already
+        self.flushed: dict[bytes, None] = {}
+        # spread containers that were made here, by spread id
+        self.built: dict[int, Node] = {}
+        # pages that operations have made, by engine key
+        self.fresh: dict[bytes, Record] = {}
+        # new nodes that became spread or whole containers, and what they were
+        self.reshaped: list[tuple[Node, Any]] = []
+        # the nodes of each record that the commit has rearranged, as they were before
+        self.rearranged: dict[Record, Any] = {}
+        # whether something was put that no record or cell tells
+        self.written = False
+        # whether it has taken numbers for the tracker to give
+        self.numbered = False
+        # told of progress: what the user gave, and items and bytes so far
+        self.progress: Any = None
         # the order in which the nodes of each encoded record were written
         self.orders: dict[Record, list[Node]] = {}
         # nodes reachable in records that something was removed from; None: to be found again
@@ -229,11 +260,12 @@ class Transaction:
         self.committing = True
         if len(self.levels) > 1:
             self.release(self.levels[1])
+        work = Commit(self)
         try:
-            written, dead = self._write()
-            if not written:
+            if not work.write():
                 self.engine.abort()
-                self._install(dead, self.tracker.seen)
+                self._forget_numbers()
+                self._install(work, self.tracker.seen)
                 self._release()
                 return
             self.tracker.pending = self.engine.id
@@ -241,93 +273,65 @@ class Transaction:
         except BaseException:
             # an interrupt may have come when the engine was just done
             if self.tracker.pending is not None and self._is_committed():
-                self._finish(dead)
+                self._finish(work)
             else:
-                self.tracker.pending = None
+                with self.tracker.lock:
+                    self.tracker.pending = None
+                    self.tracker.installed.notify_all()
                 self.undo()
             raise
-        self._finish(dead)
+        self._finish(work)
 
     def _is_committed(self) -> bool:
         return self.tracker.last_commit() >= self.engine.id
 
-    def _finish(self, dead: dict[Record, list[Node]]) -> None:
+    def _finish(self, work: Commit) -> None:
         """Show what is on disk, whatever interrupts, and let the next writer in."""
         try:
-            self._install(dead, self.engine.id)
+            self._install(work, self.engine.id)
         except BaseException:
-            self._install(dead, self.engine.id)
+            self._install(work, self.engine.id)
             raise
         finally:
             self._release()
 
-    def _write(self) -> tuple[bool, dict[Record, list[Node]]]:
-        """Put all changed records into the engine's transaction.
-
-        Returns:
-            Whether there was anything, and the nodes that have left each record.
-        """
-        changed: dict[Record, None] = {}
-        for node in self.touched:
-            if node.record is not None:
-                changed[node.record] = None
-        for node in self.levels[0].births:
-            if node.record is not None:
-                changed[node.record] = None
-        names: list[bytes] = []
-        dead: dict[Record, list[Node]] = {}
-        engine = self.engine
-        roots = self.roots
-        for name, root in roots.items():
-            if root is not None:
-                changed[root] = None
-            elif engine.delete(name):
-                names.append(name)
-        for record in changed:
-            name = record.name
-            if roots and roots.get(name, record) is not record:
-                continue
-            encoded, dead[record] = encode(self, record)
-            engine.put(name, encoded)
-            record.size = len(encoded)
-            names.append(name)
-        if not names:
-            return False, dead
-        if self.count:
-            count = self.tracker.count(engine.get) + self.count
-            engine.put(COUNT_KEY, count.to_bytes(8, "little"))
-        engine.put(LOG_KEY, log.extend(engine.get(LOG_KEY) or b"", engine.id, names))
-        return True, dead
-
-    def _install(self, dead: dict[Record, list[Node]], commit: int) -> None:
+    def _install(self, work: Commit, commit: int) -> None:
         """Show what was committed to everybody."""
         tracker = self.tracker
         with tracker.lock:
             self.done = True
             for node in self.touched:
                 if node.tx is self:
+                    old = node.content
                     node.kind.install(node)
                     node.tx = None
+                    if isinstance(old, Spread) and old is not node.content:
+                        tracker.close_spread(old, work.before)
             for node in self.levels[0].births:
                 node.tx = None
                 if node.kind.guarded:
                     node.kind.settle(node)
                 record = node.record
-                if record is not None and self.roots.get(record.name, record) is not record:
+                if record is not None and self.roots.get(record.root.name, record.root) is not (
+                    record.root
+                ):
                     node.record = None
-            for record, nodes in dead.items():
-                for node in nodes:
-                    record.dismiss(node)
-                record.order = self.orders.get(record)
             for name, root in self.roots.items():
-                old = tracker.live.get(name)
-                if old is not None and old is not root:
-                    tracker.forget(old)
+                old_root = tracker.live.get(name)
+                if old_root is not None and old_root is not root:
+                    tracker.forget(old_root, work.before)
                 if root is not None and root.nodes:
                     tracker.live[name] = root
                     tracker.remember(root)
+            work.install()
             tracker.seen = commit
             tracker.pending = None
+            tracker.installed.notify_all()
+
+    def _forget_numbers(self) -> None:
+        """Give back numbers whose taking was not committed: another process may take them now."""
+        if self.numbered:
+            self.tracker.next_number = self.tracker.end_number = 0
 
     def abort(self) -> None:
         """Undo everything, in memory and on disk, and end the transaction.
@@ -347,6 +351,12 @@ class Transaction:
         if not self.done and self.engine is not None:
             self.engine.abort()
             with self.tracker.lock:
+                self._forget_numbers()
+                restore(self)
+                for node, content in reversed(self.reshaped):
+                    kind: Any = node.kind
+                    node.work = node.content = content
+                    kind.show(node.face, content)
                 while self.levels:
                     self._undo(self.levels[-1])
                     self.levels.pop()
@@ -389,6 +399,10 @@ class Transaction:
                 below.saved.setdefault(node, saved)
             for name, root in level.roots.items():
                 below.roots.setdefault(name, root)
+            for name, cell in level.cells.items():
+                below.cells.setdefault(name, cell)
+            if below is not self.levels[0]:
+                below.flushed += level.flushed
 
     @contextmanager
     def nested(self) -> Iterator[Transaction]:
@@ -415,19 +429,70 @@ class Transaction:
                 node.kind.restore(node, saved)
                 node.fragment = node.kids = None
         for node in level.births:
-            if node.record is not None:
-                node.record.dismiss(node)
+            record = node.record
+            if record is not None:
+                if record.owner is not None and record.main is node:
+                    self.fresh.pop(record.name, None)
+                    self.tracker.unload(record)
+                record.dismiss(node)
             node.tx = None
         for name, root in level.roots.items():
             if root is _MISSING:
                 self.roots.pop(name, None)
             else:
                 self.roots[name] = root
+        for name, cell in level.cells.items():
+            if cell is _MISSING:
+                self.cells.pop(name, None)
+            else:
+                self.cells[name] = cell
+        nested = level is not self.levels[0]
+        for name in level.flushed if nested else list(self.flushed):
+            self.flushed.pop(name, None)
+            if nested:
+                self.engine.delete(name)
+            record = self.tracker.live.get(name)
+            if record is not None:
+                self.tracker.forget(record)
         self.count = level.count
+        level.cells.clear()
+        level.flushed.clear()
         level.births.clear()
         level.saved.clear()
         level.roots.clear()
         self.reach = dict.fromkeys(self.reach)
+
+    # --- cells of spread containers ---
+
+    def cell(self, name: bytes) -> Any:
+        """Return an index or directory as this transaction sees it, or None."""
+        found = self.cells.get(name, _MISSING)
+        return self.tracker.cell(name) if found is _MISSING else found
+
+    def set_cell(self, name: bytes, value: Any) -> None:
+        """Put a cell, or None to delete it."""
+        level = self.levels[-1]
+        if name not in level.cells:
+            level.cells[name] = self.cells.get(name, _MISSING)
+        self.cells[name] = value
+
+    def entry(self, name: bytes) -> bytes | None:
+        """Return the cell that says which page has a key, as this transaction sees it."""
+        found: bytes | None = self.cells.get(name, _MISSING)
+        return self.engine.get(name) if found is _MISSING else found
+
+    def fresh_pages(self, cid: int) -> list[int]:
+        """Return the ids of the pages that this transaction has made in a container."""
+        prefix = PAGE + cid.to_bytes(8, "big")
+        return [int.from_bytes(name[9:], "big") for name in self.fresh if name.startswith(prefix)]
+
+    def flush(self, name: bytes, stored: bytes) -> None:
+        """Put a new page or entry into the engine before the commit."""
+        self.engine.put(name, stored)
+        if name[:1] == PAGE:
+            self.flushed[name] = None
+        if len(self.levels) > 1:
+            self.levels[-1].flushed.append(name)
 
     # --- changes ---
 
@@ -440,6 +505,15 @@ class Transaction:
         Raises:
             DetachedError: the node has left the store.
         """
+        self.check(node)
+        return self.take(node)
+
+    def check(self, node: Node) -> None:
+        """See that a node is current and can be changed.
+
+        Raises:
+            DetachedError: the node has left the store.
+        """
         if self.committing:
             raise self._committing_error()
         record = node.record
@@ -448,10 +522,38 @@ class Transaction:
             record = node.record
         if record is None:
             raise detached(node)
-        if self.roots and self.roots.get(record.name, record) is not record:
+        root = record.root
+        if self.roots and self.roots.get(root.name, root) is not root:
             raise detached(node)
-        if record in self.reach and node not in self._reachable(record):
-            raise detached(node)
+        if self.reach:
+            self._check_reachable(node)
+
+    def _check_reachable(self, node: Node) -> None:
+        """Raise `DetachedError` if this transaction has taken a node out of its value."""
+        part = node
+        while True:
+            record = part.record
+            if record is None:
+                raise detached(node)
+            if record in self.reach and part not in self._reachable(record):
+                changed = {one.record for one in self.touched if one.record is not None}
+                if not any(part in reachable(self, other) for other in changed - {record}):
+                    raise detached(node)
+            owner = record.owner
+            if owner is None:
+                return
+            if not isinstance(owner.work, Spread) or not belongs(record, owner.work):
+                # its container has become a whole one, or another
+                if owner.record is None or part not in reachable(self, owner.record):
+                    raise detached(node)
+            part = owner
+
+    def take(self, node: Node) -> list[Node] | None:
+        """Make a working copy of a node if there is none; its kids are no longer known.
+
+        Returns:
+            The kids it has so far, if they are known.
+        """
         level = self.levels[-1]
         if node.tx is not self:
             self.touched[node] = (node.fragment, node.kids)
@@ -477,7 +579,7 @@ class Transaction:
     def _reachable(self, record: Record) -> set[Node]:
         found = self.reach[record]
         if found is None:
-            found = self.reach[record] = set(order(self, record))
+            found = self.reach[record] = reachable(self, record)
         return found
 
     def born(self, record: Record, node: Node) -> None:
@@ -502,8 +604,6 @@ class Transaction:
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)
         self.roots[name] = root
-        if root is not None:
-            root.born = self.engine.id
         self.count += (root is not None) - existed
 
     def unborn(self, node: Node) -> None:

@@ -39,37 +39,50 @@ from richstore.errors import CorruptionError, EncodingError, FormatError
 __all__ = [
     "BUILT",
     "DICT",
+    "EXTERNAL",
     "FIRST_CLASS",
     "LIST",
     "SET",
+    "SPREAD",
     "Parts",
     "RecordPickler",
     "built_fragment",
+    "count_of",
     "decode",
     "dump_blob",
     "encode",
+    "external",
     "faces_in",
     "fill_fragment",
     "load_blob",
     "object_fragment",
     "parse",
     "part_of",
+    "read_external",
     "reference",
     "row",
+    "shape",
     "stored_key",
     "unstorable",
+    "with_count",
 ]
 
 VERSION = 1
 _ENVELOPE = struct.Struct("<BBI")
-# of the node table: the commit that put the value, the next uid, the size
-_NODES = struct.Struct("<QQI")
+# of the node table: what its uids are relative to, and its size
+_NODES = struct.Struct("<qI")
+_EXTERNAL = struct.Struct("<II")
 _HAS_KEY = 1
 _HAS_NODES = 2
+_HAS_LINKS = 4
+_IS_SHARED = 8
 
 # Heads: what a slot holds. From FIRST_CLASS on: an instance of the class at `head - FIRST_CLASS`
-# in the record's class table. 4 to 15 are kept for containers that spread over many records.
+# in the record's class table. EXTERNAL: the main node of another record. SPREAD + LIST, DICT or SET:
+# a container whose items are in records of their own. 8 to 15 are free.
 LIST, DICT, SET, BUILT = 0, 1, 2, 3
+EXTERNAL = 4
+SPREAD = 5
 FIRST_CLASS = 16
 
 _POP = b"0"
@@ -80,13 +93,24 @@ _REDUCE = b"R"
 
 
 class Parts(NamedTuple):
-    """What a record consists of, still encoded."""
+    """What a record consists of, still encoded.
+
+    Attributes:
+        key: the pickled user key when the engine key does not tell it.
+        table: slot, uid less `base`, head of each node, one after the other.
+        base: what the uids are relative to.
+        classes: the stored forms of the classes of the instances.
+        links: for each row with head EXTERNAL or SPREAD: what it refers to.
+        count: how many records refer to this one; None for those that are no shared record.
+        stream: the opcodes.
+    """
 
     key: bytes | None
     table: array[int]
-    next_uid: int
-    born: int
+    base: int
     classes: list[bytes]
+    links: list[bytes]
+    count: int | None
     stream: bytes
 
 
@@ -102,13 +126,21 @@ def _put(place: int) -> bytes:
 
 
 def _take(slot: int, head: int) -> bytes:
-    """The prelude of one slot: raw container and face for containers, the face for instances."""
+    """The prelude of one slot: raw container and face for containers, the face for others."""
     face = b"\x97" + _put(2 * slot + 1) + _POP
-    return face if head >= FIRST_CLASS else b"\x97" + _put(2 * slot) + _POP + face
+    return face if head >= EXTERNAL else b"\x97" + _put(2 * slot) + _POP + face
+
+
+def _make(slot: int, head: int) -> bytes:
+    """The prelude of one slot in a record read as plain data: containers are made right there."""
+    if head >= EXTERNAL:
+        return _take(slot, head)
+    return (b"]", b"}", b"\x8f")[head] + _put(2 * slot) + _put(2 * slot + 1) + _POP
 
 
 _GETS = [_get(place) for place in range(512)]
 _TAKES = [(_take(slot, LIST), _take(slot, FIRST_CLASS)) for slot in range(256)]
+_MAKES = [tuple(_make(slot, head) for head in (LIST, DICT, SET)) for slot in range(256)]
 
 
 def _get_raw(slot: int) -> bytes:
@@ -313,10 +345,11 @@ def part_of(value: Any, whole: Any) -> bool:
 def encode(
     name: bytes,
     key: bytes | None,
+    count: int | None,
     table: list[bytes],
-    next_uid: int,
-    born: int,
+    base: int,
     class_table: Iterable[bytes],
+    links: list[bytes],
     fragments: list[bytes],
     root: bytes,
 ) -> bytes:
@@ -325,10 +358,11 @@ def encode(
     Args:
         name: the engine key it goes under; part of the checksum, so that it cannot be moved.
         key: the pickled user key when the engine key does not tell it.
+        count: how many records refer to it, for a shared record.
         table: the `row` of each node.
-        next_uid: the uid of the next node that is born in this record.
-        born: the number of the commit that put this value under its key.
+        base: what the uids in the table are relative to.
         class_table: the stored forms of the classes of its instances.
+        links: for each row with head EXTERNAL or SPREAD: what it refers to.
         fragments: those of its nodes, in the order in which they are to be filled.
         root: the opcodes of the value.
     """
@@ -337,18 +371,48 @@ def encode(
     if key is not None:
         flags |= _HAS_KEY
         parts += (len(key).to_bytes(4, "little"), key)
+    if count is not None:
+        flags |= _IS_SHARED
+        parts.append(count.to_bytes(4, "little"))
     if table:
         flags |= _HAS_NODES
         packed = _join(table)
-        parts += (_NODES.pack(born, next_uid, len(packed)), packed)
-        stored = list(class_table)
-        parts.append(len(stored).to_bytes(2, "little"))
-        for one in stored:
-            parts += (len(one).to_bytes(4, "little"), one)
+        parts += (_NODES.pack(base, len(packed)), packed)
+        _add(parts, class_table)
+        if links:
+            flags |= _HAS_LINKS
+            _add(parts, links)
     parts += fragments
     parts += (root, _STOP)
     body = b"".join(parts)
     return _ENVELOPE.pack(VERSION, flags, zlib.crc32(body, zlib.crc32(name, flags))) + body
+
+
+def _add(parts: list[bytes], strings: Iterable[bytes]) -> None:
+    stored = list(strings)
+    parts.append(len(stored).to_bytes(2, "little"))
+    for one in stored:
+        parts += (len(one).to_bytes(4, "little"), one)
+
+
+def external(slot: int, head: int, cls: bytes, name: bytes) -> bytes:
+    """Return the link of a node in another record.
+
+    Args:
+        slot: its slot there.
+        head: its head; FIRST_CLASS for an instance.
+        cls: the stored class of an instance, else nothing.
+        name: the engine key of the other record.
+    """
+    return _EXTERNAL.pack(slot, head) + len(name).to_bytes(2, "little") + name + cls
+
+
+def read_external(link: bytes) -> tuple[int, int, bytes, bytes]:
+    """Return what `external` was given."""
+    slot, head = _EXTERNAL.unpack_from(link)
+    at = _EXTERNAL.size
+    end = at + 2 + int.from_bytes(link[at : at + 2], "little")
+    return slot, head, link[end:], link[at + 2 : end]
 
 
 _BIG_ENDIAN = struct.pack("=H", 1) == b"\x00\x01"
@@ -377,25 +441,39 @@ def parse(name: bytes, record: bytes) -> Parts:
         raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
     at = 0
     key: bytes | None = None
+    count: int | None = None
     table = array("H")
-    next_uid = born = 0
+    base = 0
     class_table: list[bytes] = []
+    links: list[bytes] = []
     if flags & _HAS_KEY:
         size = int.from_bytes(body[:4], "little")
         key = bytes(body[4 : 4 + size])
         at = 4 + size
+    if flags & _IS_SHARED:
+        count = int.from_bytes(body[at : at + 4], "little")
+        at += 4
     if flags & _HAS_NODES:
-        born, next_uid, size = _NODES.unpack_from(body, at)
+        base, size = _NODES.unpack_from(body, at)
         at += _NODES.size
         table = _split(body[at : at + size])
+        class_table, at = _strings(body, at + size)
+        if flags & _HAS_LINKS:
+            links, at = _strings(body, at)
+    return Parts(key, table, base, class_table, links, count, bytes(body[at:]))
+
+
+def _strings(body: memoryview, at: int) -> tuple[list[bytes], int]:
+    """Return what `_add` wrote, and where it ends."""
+    count = int.from_bytes(body[at : at + 2], "little")
+    at += 2
+    found: list[bytes] = []
+    for _ in range(count):
+        size = int.from_bytes(body[at : at + 4], "little")
+        at += 4
+        found.append(bytes(body[at : at + size]))
         at += size
-        count = int.from_bytes(body[at : at + 2], "little")
-        at += 2
-        for _ in range(count):
-            size = int.from_bytes(body[at : at + 4], "little")
-            class_table.append(bytes(body[at + 4 : at + 4 + size]))
-            at += 4 + size
-    return Parts(key, table, next_uid, born, class_table, bytes(body[at:]))
+    return found, at
 
 
 def stored_key(record: Any) -> bytes | None:
@@ -412,13 +490,13 @@ def stored_key(record: Any) -> bytes | None:
 
 def row(slot: int, uid: int, head: int) -> bytes:
     """Return a row of the node table, narrow when its numbers allow it."""
-    if slot < 65536 and uid < 65536 and head < 65536:
+    if slot < 65536 and 0 <= uid < 65536 and head < 65536:
         return _NARROW.pack(slot, uid, head)
     return _WIDE.pack(slot, uid, head)
 
 
 _NARROW = struct.Struct("<HHH")
-_WIDE = struct.Struct("<QQQ")
+_WIDE = struct.Struct("<qqq")
 
 
 def _join(rows: list[bytes]) -> bytes:
@@ -433,7 +511,7 @@ def _join(rows: list[bytes]) -> bytes:
 
 def _split(table: memoryview) -> array[int]:
     """Return the numbers of a node table."""
-    numbers = array("H" if table[0] == 2 else "Q")
+    numbers = array("H" if table[0] == 2 else "q")
     numbers.frombytes(table[1:])
     if _BIG_ENDIAN:
         numbers.byteswap()
@@ -457,14 +535,17 @@ def decode(
     parts: Parts,
     containers: list[Any],
     wrap: Callable[[int, Any], Any] = _identity,
+    *,
+    plain: bool = False,
 ) -> Any:
     """Run a record's stream and return its value.
 
     Args:
         parts: the record.
         containers: for each row of the node table: raw container and face for a list, dict or
-            set; the face alone for an instance; nothing for a built node.
+            set; the face alone for others; nothing for a built node.
         wrap: makes the face of a built node from its slot and raw object.
+        plain: lists, dicts and sets are made by the stream and not taken from `containers`.
     """
     table = parts.table
     prelude = [b"\x80\x05\x95", b""]
@@ -472,13 +553,69 @@ def decode(
         slot, head = table[at], table[at + 2]
         if head == BUILT:
             continue
-        if slot < 256:
-            prelude.append(_TAKES[slot][head >= FIRST_CLASS])
+        if slot >= 256:
+            prelude.append(_make(slot, head) if plain else _take(slot, head))
+        elif plain and head < BUILT:
+            prelude.append(_MAKES[slot][head])
         else:
-            prelude.append(_take(slot, head))
+            prelude.append(_TAKES[slot][head >= EXTERNAL])
     prelude.append(parts.stream)
     # One frame around everything lets the unpickler read its input in one piece.
     prelude[1] = sum(map(len, prelude[2:])).to_bytes(8, "little")
     unpickler = _Unpickler(io.BytesIO(b"".join(prelude)), buffers=containers)
     unpickler.wrap = wrap
     return unpickler.load()
+
+
+def count_of(record: bytes) -> int | None:
+    """Return how many records refer to a shared one, without checking the rest of it."""
+    if not record[1] & _IS_SHARED:
+        return None
+    at = _ENVELOPE.size
+    return int.from_bytes(record[at : at + 4], "little")
+
+
+def with_count(name: bytes, record: bytes, count: int) -> bytes:
+    """Return a shared record with another number of references."""
+    at = _ENVELOPE.size
+    body = count.to_bytes(4, "little") + record[at + 4 :]
+    flags = record[1]
+    return _ENVELOPE.pack(VERSION, flags, zlib.crc32(body, zlib.crc32(name, flags))) + body
+
+
+class _Anything:
+    """Stands for whatever a stream would import, and for what that would make."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Anything:
+        return object.__new__(cls)
+
+    def __call__(self, *_: Any) -> _Anything:
+        return _Anything()
+
+    def _ignore(self, *_: Any) -> None:
+        """Take items and states, and forget them."""
+
+    append = extend = add = __setitem__ = __setstate__ = _ignore
+
+
+class _ShapeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "richstore.":
+            return _identity
+        return _Anything
+
+
+def shape(parts: Parts) -> Any:
+    """Return a record's value with stand-ins for instances, nothing of which is imported."""
+    stream = [b"\x80\x05\x95", b""]
+    stands: list[Any] = []
+    table = parts.table
+    for at in range(0, len(table), 3):
+        slot, head = table[at], table[at + 2]
+        if head != BUILT:
+            stream.append(_make(slot, head))
+            if head >= EXTERNAL:
+                stands.append(_Anything())
+    stream.append(parts.stream)
+    stream[1] = sum(map(len, stream[2:])).to_bytes(8, "little")
+    return _ShapeUnpickler(io.BytesIO(b"".join(stream)), buffers=stands).load()

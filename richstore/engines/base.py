@@ -8,10 +8,43 @@ ends it. `tests/engines/conformance.py` is this page as a test suite.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Engine", "ReadTransaction", "WriteTransaction"]
+__all__ = ["Engine", "EngineStats", "ReadTransaction", "WriteTransaction"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """How an engine stood at one moment; None is what does not exist or cannot be known.
+
+    Pages are those of the file: `pages` = used ones + `pages_free` + `pages_pinned`.
+    """
+
+    commits: int
+    """The number of the last commit."""
+    entries: int
+    """How many keys are stored."""
+    page_size: int | None
+    """Bytes."""
+    pages: int | None
+    pages_free: int | None
+    """Free pages that the next commits write to before the file grows."""
+    pages_pinned: int | None
+    """Pages that are free as soon as the oldest reader ends."""
+    file_size: int | None
+    """Bytes; less than that on disk where the file has holes."""
+    map_size: int | None
+    """Bytes of address space, which the file cannot outgrow unless the map can."""
+    readers: int
+    """How many read transactions are open, in all living processes."""
+    oldest_reader_commit: int | None
+    """The number of the last commit that the oldest of them sees."""
+    oldest_reader_pid: int | None
+    """Its process, this one if it has one as old."""
+    oldest_reader_age: float | None
+    """Seconds since it began; None when it belongs to another process."""
 
 
 class ReadTransaction(Protocol):
@@ -61,6 +94,13 @@ class WriteTransaction(Protocol):
             ValueError: the key is empty or longer than 511 bytes.
         """
 
+    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every value under its key, taking a few items at a time from the iterable.
+
+        As `put` for each, in the same order, at a lower cost. When the iterable or a key raises,
+        some of the items are stored.
+        """
+
     def delete(self, key: bytes) -> bool:
         """Remove `key`; return whether it was there."""
 
@@ -104,6 +144,9 @@ class Engine(Protocol):
         Raises:
             LockTimeoutError: another process did not finish in time.
         """
+
+    def stats(self) -> EngineStats:
+        """Return how the engine stands now, in time that grows with the free pages alone."""
 
     def reopen_after_fork(self) -> None:
         """Replace, in the child of a fork, what belongs to the parent; called before any use."""

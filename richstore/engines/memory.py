@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from richstore.engines.base import EngineStats
 from richstore.errors import ClosedError, ConflictError
 
 __all__ = ["MemoryEngine", "MemoryReadTransaction", "MemoryWriteTransaction"]
@@ -127,6 +130,11 @@ class MemoryWriteTransaction:
         _check_key(key)
         self._write(bytes(key), bytes(value))
 
+    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every value under its key."""
+        for key, value in items:
+            self.put(key, value)
+
     def delete(self, key: bytes) -> bool:
         """Remove `key`; return whether it was there."""
         if self.get(key) is None:
@@ -195,6 +203,9 @@ class MemoryEngine:
         self._versions: dict[bytes, tuple[tuple[int, bytes | None], ...]] = {}
         # how many views are open on each commit, in ascending order
         self._views: dict[int, int] = {}
+        # when the first of them began, by the monotonic clock
+        self._began: dict[int, float] = {}
+        self._entries = 0
         # the commits that left an older value behind, and under which key
         self._replaced: deque[tuple[int, bytes]] = deque()
 
@@ -209,6 +220,8 @@ class MemoryEngine:
         with self._lock:
             self.check_open()
             number = self._last
+            if number not in self._views:
+                self._began[number] = time.monotonic()
             self._views[number] = self._views.get(number, 0) + 1
         return MemoryReadTransaction(self, number)
 
@@ -221,6 +234,29 @@ class MemoryEngine:
         with self._lock:
             self._refusals = count
 
+    def stats(self) -> EngineStats:
+        """Return how the engine stands now; there are no pages, and writers count as readers."""
+        with self._lock:
+            self.check_open()
+            self._forget_dropped()
+            oldest = next(iter(self._views), None)
+            return EngineStats(
+                commits=self._last,
+                entries=self._entries,
+                page_size=None,
+                pages=None,
+                pages_free=None,
+                pages_pinned=None,
+                file_size=None,
+                map_size=None,
+                readers=sum(self._views.values()),
+                oldest_reader_commit=oldest,
+                oldest_reader_pid=None if oldest is None else os.getpid(),
+                oldest_reader_age=(
+                    None if oldest is None else time.monotonic() - self._began[oldest]
+                ),
+            )
+
     def reopen_after_fork(self) -> None:
         """Go on with the child's own copy, without a commit that was half made at the fork."""
         self._lock = threading.Lock()
@@ -229,6 +265,7 @@ class MemoryEngine:
             if not self._versions[key]:
                 del self._versions[key]
         self._keys = sorted(self._versions)
+        self._entries = sum(entries[-1][1] is not None for entries in self._versions.values())
 
     def close(self) -> None:
         """Forget everything; open transactions end. Calling it again does nothing."""
@@ -284,6 +321,8 @@ class MemoryEngine:
             new = [key for key in writes if key not in versions]
             for key, value in writes.items():
                 before = versions.get(key, ())
+                there = bool(before) and before[-1][1] is not None
+                self._entries += (value is not None) - there
                 versions[key] = (*before, (number, value))
                 if before or value is None:
                     self._replaced.append((number, key))
@@ -295,13 +334,16 @@ class MemoryEngine:
             self._last = number
             self._prune()
 
-    def _prune(self) -> None:
-        """Drop the values that no open view can see."""
+    def _forget_dropped(self) -> None:
         while self.dropped:
             number = self.dropped.popleft()
             self._views[number] -= 1
             if not self._views[number]:
-                del self._views[number]
+                del self._views[number], self._began[number]
+
+    def _prune(self) -> None:
+        """Drop the values that no open view can see."""
+        self._forget_dropped()
         oldest = next(iter(self._views), self._last)
         while self._replaced and self._replaced[0][0] <= oldest:
             _, key = self._replaced.popleft()

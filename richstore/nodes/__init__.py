@@ -17,12 +17,15 @@ from richstore.nodes.frozen import _instance_kind, frozen_value
 from richstore.nodes.generic import generic_kind
 from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
+from richstore.nodes.change import SPREAD
 from richstore.nodes.plain import nodes_in, plain
+from richstore.nodes.spread import SPREAD_OPERATIONS
+from richstore.nodes.spread.base import FrozenView
 from richstore.nodes.transactional import transactional
 from richstore.tracker import Node, Record
 from richstore.transaction import Transaction
 
-__all__ = ["Faces", "frozen_value", "is_tracked", "plain", "transactional"]
+__all__ = ["Faces", "FrozenView", "frozen_value", "is_tracked", "plain", "transactional"]
 
 _CONTAINERS: dict[int, Any] = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
 
@@ -41,6 +44,7 @@ def _adopt_object(adopter: Adopter, original: Any, content: Any) -> Any:
 
 
 HANDLERS[object] = _adopt_object
+SPREAD.update(SPREAD_OPERATIONS)
 
 
 class Faces:
@@ -62,6 +66,12 @@ class Faces:
         kind = _CONTAINERS[head] if cls is None else _instance_kind(cls)
         node: Node = kind.make(record, slot, uid, kind.clean)
         return node
+
+    @staticmethod
+    def spread(node: Node, cid: int) -> None:
+        """Let a node that is being read be a spread container."""
+        kind: Any = node.kind
+        kind.show_spread(node, cid)
 
     @staticmethod
     def containers(node: Node) -> list[Any]:

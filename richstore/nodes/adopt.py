@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from richstore.codec.records import dump_blob
 from richstore.errors import EncodingError
 from richstore.nodes.base import node_of
-from richstore.tracker import Node, Record
+from richstore.tracker import Node, Record, Spread
 from richstore.transaction import Transaction
 
 __all__ = ["ATOMS", "Adopter", "is_atom"]
@@ -165,14 +165,27 @@ class Adopter:
 
     def _adopt_face(self, face: Any, node: Node) -> Any:
         self.aliases = True
-        if node.record is self.record:
+        root = self.record.root
+        if node.record is not None and node.record.root is root:
             return face
-        if node.record is None and node.home is self.record and self.tx is not None:
+        home = node.home
+        if node.record is None and home is not None and home.root is root and self.tx is not None:
+            self._whole_again(node)
             self.tx.revive(self.record, node)
             self.births.append(node)
             self.later(lambda: self._revive_inside(node))
             return face
         return node.kind.adopt(self, face, node)
+
+    @staticmethod
+    def _whole_again(node: Node) -> None:
+        """Let a spread container that had left the store hold its items itself."""
+        content = node.content
+        if isinstance(content, Spread):
+            kind: Any = node.kind
+            whole = dict(content.pairs()) if kind.builtin is dict else kind.builtin(content)  # type: ignore[attr-defined]
+            node.content = node.work = whole
+            kind.show(node.face, whole)
 
     def undo(self) -> None:
         """Undo all births: the operation that needed them has failed."""
@@ -215,10 +228,8 @@ class Adopter:
             self.tx.born(self.record, node)
             self.births.append(node)
         else:
-            uid = self.record.next_uid
-            self.record.admit(node)
             # not on disk yet, so no other process may take it for one of its nodes
-            self.record.next_uid = uid
+            self.record.take_in(node)
             node.uid = -1
 
 

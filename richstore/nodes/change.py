@@ -13,10 +13,14 @@ from typing import Any
 
 from richstore.errors import EncodingError
 from richstore.nodes.base import node_of
-from richstore.tracker import Node, Record
+from richstore.pages import Tree
+from richstore.tracker import Node, Record, Spread
 from richstore.transaction import Transaction, current, detached, run
 
-__all__ = ["Edit", "change", "path_to"]
+__all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]
+
+# operation on a whole container → the one on a spread one; filled by `nodes.spread`
+SPREAD: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 class Edit:
@@ -93,7 +97,25 @@ def _apply(
     arguments: tuple[Any, ...],
     removes: bool,
 ) -> Any:
+    if isinstance(node.work, Spread):
+        transaction.check(node)
+        if isinstance(node.work, Spread):
+            return SPREAD[operation](transaction, node, *arguments)
+    return apply(transaction, node, operation, arguments, removes)
+
+
+def apply(
+    transaction: Transaction,
+    node: Node,
+    operation: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    removes: bool,
+) -> Any:
+    """Run one operation on a node whose working copy holds its items itself."""
     kids = transaction.touch(node)
+    if isinstance(node.work, Spread):
+        # another process had changed it
+        return SPREAD[operation](transaction, node, *arguments)
     record = node.record
     assert record is not None
     edit = Edit(transaction, record)
@@ -101,7 +123,7 @@ def _apply(
         result = operation(edit, node, *arguments)
     except EncodingError as error:
         edit.undo()
-        raise error.inside(record.path + path_to(record, node)) from error.__cause__
+        raise error.inside(place(record, node)) from error.__cause__
     except BaseException:
         edit.undo()
         raise
@@ -113,6 +135,25 @@ def _apply(
         if new is not None:
             node.kids = kids + new
     return result
+
+
+def place(record: Record, node: Node) -> str:
+    """Return where in the store a node is, as Python would write it."""
+    owner = record.owner
+    if owner is None or owner.record is None:
+        return record.path + path_to(record, node)
+    inside = path_to(record, node)
+    tracker = record.tracker
+    if isinstance(record.main and record.main.work, list) and inside.startswith("["):
+        # positions on a page begin at 0
+        local, _, rest = inside[1:].partition("]")
+        transaction = tracker.transaction
+        cells = tracker if transaction is None else transaction
+        tree = Tree(cells, int.from_bytes(record.name[1:9], "big"))
+        path = tree.path_to(int.from_bytes(record.name[9:], "big"), record.trail)
+        at = int(local) + sum(sum(index.counts[:child]) for _, index, child in path or ())
+        inside = f"[{at}]{rest}"
+    return place(owner.record, owner) + inside
 
 
 def path_to(record: Record, node: Node) -> str:

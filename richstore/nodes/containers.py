@@ -37,6 +37,9 @@ from richstore.nodes.base import (
 )
 from richstore.nodes.change import change
 from richstore.nodes.plain import Plain, nodes_in, plain, reduce_plain
+from richstore.nodes.spread.base import SpreadContent
+from richstore.nodes.spread.lists import SpreadList
+from richstore.nodes.spread.mappings import SpreadDict, SpreadSet
 from richstore.nodes.views import DictItems, DictKeys, DictValues
 from richstore.tracker import Node, Record
 
@@ -97,9 +100,10 @@ class ContainerKind(ABC):
     guarded = False
     finds_strays = False
 
-    def __init__(self, builtin: type, head: int) -> None:
+    def __init__(self, builtin: type, head: int, spread_content: type[SpreadContent]) -> None:
         self.builtin = builtin
         self.code = head
+        self.spread_content = spread_content
         self.clean: type = BaseProxy
         self.mediated: type = BaseProxy
         self.frozen: type = BaseProxy
@@ -108,7 +112,7 @@ class ContainerKind(ABC):
 
     def head(self, node: Node) -> int:
         """Return the code of the node table."""
-        return self.code
+        return self.code if type(node.work) is self.builtin else self.code + records.SPREAD
 
     def make(
         self, record: Record | None, slot: int, uid: int, cls: type, content: Any = None
@@ -168,6 +172,7 @@ class ContainerKind(ABC):
         """Forget the working copy."""
         set_class(node.face, self.clean)
         node.work = node.content
+        node.row = None
 
     def save(self, node: Node) -> Any:
         """Return a copy of the working copy."""
@@ -176,8 +181,40 @@ class ContainerKind(ABC):
     def restore(self, node: Node, saved: Any) -> None:
         """Put a saved copy back into the working copy."""
         work = node.work
-        work.clear()
-        self.put_back(work, saved)
+        if type(work) is self.builtin and type(saved) is self.builtin:
+            work.clear()
+            self.put_back(work, saved)
+        else:
+            self.gather(node, saved)
+
+    # --- spread containers ---
+
+    def show_spread(self, node: Node, cid: int) -> None:
+        """Let a node that is being read be a spread container."""
+        content = node.content
+        if not isinstance(content, SpreadContent) or content.cid != cid:
+            content = self.spread_content(node, cid)
+        node.content = node.work = content
+        node.row = None
+        self.show(node.face, content)
+        set_class(node.face, self.clean)
+        assert node.record is not None
+        node.record.tracker.spreads[cid] = node
+
+    def spread(self, node: Node, cid: int) -> None:
+        """Let the working copy be a spread one."""
+        self.gather(node, self.spread_content(node, cid))
+
+    def gather(self, node: Node, content: Any) -> None:
+        """Let the working copy be another one, whole or spread."""
+        transaction = node.tx
+        node.work = content
+        node.row = None
+        if transaction is not None and node not in transaction.touched:
+            # born in this transaction: it has no other content
+            transaction.reshaped.append((node, node.content))
+            node.content = content
+            self.show(node.face, content)
 
     def put_back(self, work: Any, saved: Any) -> None:
         """Fill an empty working copy."""
@@ -186,6 +223,8 @@ class ContainerKind(ABC):
     def scan(self, node: Node, adopt: Callable[[Any], Any]) -> list[Node]:
         """Return the nodes that the container refers to."""
         kids: list[Node] = []
+        if isinstance(node.work, SpreadContent):
+            return kids
         for item in self.members(node.work):
             get = getattr(type(item), "_richstore_node_", None)
             if get is not None:
@@ -204,6 +243,8 @@ class ContainerKind(ABC):
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the container."""
+        if isinstance(node.work, SpreadContent):
+            return b""
         return records.fill_fragment(node.slot, pickler.body(node.work))
 
     def expire(self, node: Node) -> None:
@@ -226,7 +267,12 @@ class ContainerKind(ABC):
         set_class(node.face, self.clean)
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
-        """Return what is inside, each with how Python would write the way to it."""
+        """Return what is inside, each with how Python would write the way to it.
+
+        What is in pages is found by their records.
+        """
+        if isinstance(node.content, SpreadContent):
+            return []
         return [(f"[{at}]", item) for at, item in enumerate(view(node.face))]
 
     @abstractmethod
@@ -248,6 +294,8 @@ class _ListKind(ContainerKind):
 
 class _DictKind(ContainerKind):
     def hashed(self, node: Node) -> list[Node]:
+        if isinstance(node.work, SpreadContent):
+            return []
         return [kid for key in node.work if type(key) not in ATOMS for kid in nodes_in(key)]
 
     def show(self, face: Any, content: Any) -> None:
@@ -271,6 +319,8 @@ class _DictKind(ContainerKind):
         return found
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
+        if isinstance(node.content, SpreadContent):
+            return []
         content = view(node.face)
         found = [(f"[{key!r}]", value) for key, value in content.items()]
         return found + [(f"[key {key!r}]", key) for key in content if type(key) not in ATOMS]
@@ -281,6 +331,8 @@ class _DictKind(ContainerKind):
 
 class _SetKind(ContainerKind):
     def hashed(self, node: Node) -> list[Node]:
+        if isinstance(node.work, SpreadContent):
+            return []
         return [kid for key in node.work if type(key) not in ATOMS for kid in nodes_in(key)]
 
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
@@ -288,15 +340,17 @@ class _SetKind(ContainerKind):
             raw.add(adopt.hashed(item, "{…}"))
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
+        if isinstance(node.content, SpreadContent):
+            return []
         return [("{…}", item) for item in view(node.face)]
 
     def plain(self, node: Node, copies: Plain) -> Any:
         return copies.as_set(node.face, view(node.face))
 
 
-LIST = _ListKind(list, records.LIST)
-DICT = _DictKind(dict, records.DICT)
-SET = _SetKind(set, records.SET)
+LIST = _ListKind(list, records.LIST, SpreadList)
+DICT = _DictKind(dict, records.DICT, SpreadDict)
+SET = _SetKind(set, records.SET, SpreadSet)
 
 # --- proxies ------------------------------------------------------------------------------------
 

@@ -1,4 +1,9 @@
-"""Frozen faces: values of snapshots, and parts of opaque objects, to be read only."""
+"""Frozen faces: values of snapshots, and parts of opaque objects, to be read only.
+
+A `FrozenView` reads the records of one committed state. What several records refer to is one face
+there as well: it is made when it is first met, and its record is read before the reader gets to see
+anything.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,13 @@ from typing import Any
 from richstore.codec import records
 from richstore.codec.classes import class_from_bytes
 from richstore.nodes.adopt import is_atom
-from richstore.nodes.base import is_face, set_class
+from richstore.nodes.base import is_face, node_of, set_class
 from richstore.nodes.containers import DICT, LIST, SET
 from richstore.nodes.generic import generic_kind
 from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
+from richstore.nodes.spread.base import FrozenView
+from richstore.pages import PAGE
 from richstore.tracker import Node
 
 __all__ = ["freeze", "frozen_value"]
@@ -20,27 +27,58 @@ _CONTAINERS = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
 _KINDS: dict[type, Any] = {list: LIST, dict: DICT, set: SET}
 
 
-def frozen_value(parts: records.Parts) -> Any:
+def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
     """Return the value of a record as frozen faces."""
-    class_table = [class_from_bytes(stored) for stored in parts.classes]
+    outermost = not view.busy
+    view.busy = True
+    try:
+        value = _read(view, name, stored)
+        while outermost and view.todo:
+            other = view.todo.pop()
+            found = view.view.get(other)
+            if found is not None:
+                _read(view, other, found)
+    finally:
+        if outermost:
+            view.busy = False
+    return value
+
+
+def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
+    parts = records.parse(name, stored)
+    class_table = [class_from_bytes(one) for one in parts.classes]
     table = parts.table
     nodes: list[Node] = []
     containers: list[Any] = []
+    links = iter(parts.links)
+    uids: dict[int, int] = {}
     for at in range(0, len(table), 3):
-        head = table[at + 2]
+        slot, uid, head = table[at : at + 3]
+        uid += parts.base
         if head == records.BUILT:
+            uids[slot] = uid
             continue
-        kind: Any
-        if head >= records.FIRST_CLASS:
-            kind = _instance_kind(class_table[head - records.FIRST_CLASS])
+        if head == records.EXTERNAL:
+            containers.append(_external(view, uid, next(links)))
+            continue
+        spread = records.SPREAD <= head < records.FIRST_CLASS
+        node = view.shared.get(uid)
+        if node is None:
+            cls = class_table[head - records.FIRST_CLASS] if head >= records.FIRST_CLASS else None
+            node = _new(uid, head, cls)
+        kind: Any = node.kind
+        if spread:
+            content = kind.spread_content(None, int.from_bytes(next(links), "big"), view)
+            node.content = node.work = content
+            kind.show(node.face, content)
+            containers.append(node.face)
         else:
-            kind = _CONTAINERS[head]
-        node = kind.make(None, -1, -1, kind.frozen)
-        nodes.append(node)
-        containers += kind.containers(node)
+            nodes.append(node)
+            containers += kind.containers(node)
 
     def wrap(slot: int, raw: Any) -> Any:
         node = _wrap(raw)
+        node.uid = uids[slot]
         nodes.append(node)
         return node.face
 
@@ -48,7 +86,35 @@ def frozen_value(parts: records.Parts) -> Any:
     for node in nodes:
         node.kind.loaded(node)
         set_class(node.face, node.kind.frozen)
+    main = node_of(value)
+    if main is not None and name[:1] != PAGE:
+        view.shared[main.uid] = main
     return value
+
+
+def _new(uid: int, head: int, cls: type | None) -> Node:
+    if cls is not None:
+        kind: Any = _instance_kind(cls)
+    else:
+        kind = _CONTAINERS[head % records.SPREAD]
+    node: Node = kind.make(None, -1, uid, kind.frozen)
+    return node
+
+
+def _external(view: FrozenView, uid: int, link: bytes) -> Any:
+    """Return the face of the main node of another record."""
+    node = view.shared.get(uid)
+    if node is not None:
+        return node.face
+    _, head, stored_class, name = records.read_external(link)
+    if head == records.BUILT:
+        # its face cannot be made before it is read
+        stored = view.view.get(name)
+        return None if stored is None else _read(view, name, stored)
+    cls = class_from_bytes(stored_class) if stored_class else None
+    node = view.shared[uid] = _new(uid, head, cls)
+    view.todo.append(name)
+    return node.face
 
 
 def _instance_kind(cls: type) -> Any:

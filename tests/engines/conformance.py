@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import random
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -118,6 +121,7 @@ class EngineConformance:
         for use in (
             lambda: transaction.get(b"a"),
             lambda: transaction.put(b"a", b"2"),
+            lambda: transaction.put_many([(b"a", b"2")]),
             lambda: transaction.delete(b"a"),
             lambda: list(transaction.scan(b"", None)),
             lambda: transaction.commit(),
@@ -199,6 +203,68 @@ class EngineConformance:
         assert now(engine) == {b"b": b"2"}
         fill(engine, {b"a": b"3"})
         assert now(engine) == {b"a": b"3", b"b": b"2"}
+
+    # --- many at once ---
+
+    def test_put_many(self, engine: Engine) -> None:
+        """Many items are stored as one after the other would be: the last value of a key counts."""
+        fill(engine, {b"0007": b"old", b"other": b"1"})
+        transaction = engine.write(None)
+        transaction.put_many([])
+        transaction.put_many((b"%04d" % i, b"first") for i in range(1_000))
+        transaction.put_many([(b"%04d" % (i % 500), bytes(i)) for i in range(2_000)])
+        assert transaction.get(b"0007") == bytes(1_507)
+        transaction.commit()
+        expected = {b"%04d" % i: bytes(1_500 + i) for i in range(500)}
+        expected |= {b"%04d" % i: b"first" for i in range(500, 1_000)}
+        assert now(engine) == expected | {b"other": b"1"}
+
+    def test_put_many_of_an_iterable_that_reads(self, engine: Engine) -> None:
+        """The iterable may read and write the transaction that it is stored in."""
+        fill(engine, {b"%05d" % i: b"old" for i in range(1_000)})
+        transaction = engine.write(None)
+
+        def changed() -> Iterator[tuple[bytes, bytes]]:
+            for key, value in transaction.scan(b"", None):
+                if value == b"old":
+                    transaction.put(b"x" + key, b"added")
+                    yield key, b"new"
+
+        transaction.put_many(changed())
+        transaction.commit()
+        keys = [b"%05d" % i for i in range(1_000)]
+        assert now(engine) == dict.fromkeys(keys, b"new") | {b"x" + key: b"added" for key in keys}
+
+    def test_put_many_of_an_iterable_that_ends_it(self, engine: Engine) -> None:
+        """When the iterable ends the transaction, that is a ClosedError and nothing is stored."""
+        transaction = engine.write(None)
+
+        def ending() -> Iterator[tuple[bytes, bytes]]:
+            for i in range(1_000):
+                if i == 700:
+                    transaction.abort()
+                yield b"%04d" % i, b""
+
+        with pytest.raises(ClosedError):
+            transaction.put_many(ending())
+        assert now(engine) == {}
+
+    def test_put_many_that_fails(self, engine: Engine) -> None:
+        """An error of the iterable, or a key that is none, comes out, and the rest can go on."""
+        transaction = engine.write(None)
+
+        def failing() -> Iterator[tuple[bytes, bytes]]:
+            yield b"a", b"1"
+            raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            transaction.put_many(failing())
+        for key in (b"", b"x" * 512):
+            with pytest.raises(ValueError, match="1 to 511 bytes"):
+                transaction.put_many([(b"b", b"2"), (key, b"")])
+        transaction.put(b"c", b"3")
+        transaction.abort()
+        assert fill(engine, {b"d": b"4"}) == 1
 
     # --- scans ---
 
@@ -330,6 +396,47 @@ class EngineConformance:
         del view
         assert now(engine) == {b"a": b"1"}
 
+    # --- statistics ---
+
+    def test_stats(self, engine: Engine) -> None:
+        """The statistics count commits and stored keys."""
+        stats = engine.stats()
+        assert (stats.commits, stats.entries, stats.readers) == (0, 0, 0)
+        fill(engine, {b"%d" % i: bytes(i) for i in range(100)})
+        transaction = engine.write(None)
+        transaction.put(b"7", b"changed")
+        transaction.put(b"new", b"")
+        for key in (b"8", b"9", b"10"):
+            assert transaction.delete(key)
+        transaction.commit()
+        stats = engine.stats()
+        assert (stats.commits, stats.entries, stats.readers) == (2, 98, 0)
+
+    def test_stats_of_readers(self, engine: Engine) -> None:
+        """The statistics count the readers, and tell the oldest and its age."""
+        fill(engine, {b"a": b"1"})
+        before = time.monotonic()
+        first = engine.read()
+        after = time.monotonic()
+        fill(engine, {b"a": b"2"})
+        views = [engine.read() for _ in range(3)]
+        stats = engine.stats()
+        assert (stats.readers, stats.oldest_reader_commit) == (4, 1)
+        assert stats.oldest_reader_pid == os.getpid()
+        end = time.monotonic()
+        assert stats.oldest_reader_age is not None
+        assert 0 <= stats.oldest_reader_age <= end - before
+        first.close()
+        stats = engine.stats()
+        assert (stats.readers, stats.oldest_reader_commit) == (3, 2)
+        assert stats.oldest_reader_age is not None
+        assert stats.oldest_reader_age <= time.monotonic() - after
+        for view in views:
+            view.close()
+        stats = engine.stats()
+        assert (stats.readers, stats.oldest_reader_commit) == (0, None)
+        assert (stats.oldest_reader_pid, stats.oldest_reader_age) == (None, None)
+
     # --- threads ---
 
     def test_view_in_other_threads(self, engine: Engine) -> None:
@@ -359,6 +466,44 @@ class EngineConformance:
         view.close()
         for thread in threads:
             thread.join()
+        assert problems == []
+
+    def test_scans_in_other_threads(self, engine: Engine) -> None:
+        """Many threads can scan one view, both ways, until another one closes it under them."""
+        expected = [(b"%04d" % i, b"%d" % i * 50) for i in range(2_000)]
+        fill(engine, dict(expected))
+        problems: list[object] = []
+
+        def scan(view: ReadTransaction, begun: threading.Barrier, reverse: bool) -> None:
+            wanted = expected[::-1] if reverse else expected
+            begun.wait(10)
+            try:
+                while True:
+                    for found, item in zip(
+                        view.scan(b"", None, reverse=reverse), wanted, strict=True
+                    ):
+                        if found != item:
+                            problems.append((found, item))
+            except ClosedError:
+                return
+            except BaseException as error:
+                problems.append(error)
+
+        for _ in range(20):
+            view, begun = engine.read(), threading.Barrier(5)
+            threads = [
+                threading.Thread(target=scan, args=(view, begun, bool(i % 2))) for i in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            begun.wait(10)
+            view.close()
+            for number in range(5):
+                changed = [(key, b"%d" % number * 100) for key, _ in expected]
+                fill(engine, dict(changed))
+            for thread in threads:
+                thread.join()
+            fill(engine, dict(expected))
         assert problems == []
 
     def test_readers_see_whole_commits(self, engine: Engine) -> None:
@@ -430,8 +575,10 @@ class EngineConformance:
             lambda: list(scan),
             lambda: transaction.get(b"000"),
             lambda: transaction.put(b"a", b"1"),
+            lambda: transaction.put_many([(b"a", b"1")]),
             lambda: transaction.delete(b"000"),
             transaction.commit,
+            engine.stats,
         ]
         for use in uses:
             with pytest.raises(ClosedError):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from lmdb import verify
 
 from engines.conformance import fill, now
 from engines.processes import Other, open_it
@@ -136,6 +137,25 @@ def test_rightly_short_file(path: str, other: Callable[..., Other]) -> None:
     assert os.path.getsize(path) == needed
     engine = open_it(path)
     assert len(now(engine)) == 1001
+    engine.close()
+
+
+def test_rightly_short_file_with_pages_to_spare(path: str, other: Callable[..., Other]) -> None:
+    """A value that has shrunk inside its transaction does not make such a file incomplete."""
+    process = other()
+    process.do(
+        "t = e.write(None); [t.put(b'%d' % i, bytes(1000)) for i in range(2000)]; "
+        "t.put(b'x', bytes(50_000)); t.put(b'x', b'small'); t.commit()"
+    )
+    process.do("t = e.write(None); [t.delete(b'%d' % i) for i in range(1000)]; t.commit()")
+    process.do("t = e.write(None); t.put(b'y', b''); t.commit()")
+    process.do("t = e.write(None); t.put(b'z', bytes(9_000_000)); t.delete(b'z'); t.commit()")
+    process.kill()
+    assert verify.verify(path), "the premise of this test"
+    engine = open_it(path)
+    needed = engine.stats().pages * 4096  # type: ignore[operator]
+    assert os.path.getsize(path) < needed, "the other premise"
+    assert now(engine)[b"x"] == b"small"
     engine.close()
 
 

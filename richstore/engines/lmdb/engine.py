@@ -36,10 +36,12 @@ import os
 import threading
 import time
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import lmdb
 
+from richstore.engines.base import EngineStats
 from richstore.engines.datafile import (
     disk_size,
     file_key,
@@ -54,6 +56,7 @@ from richstore.engines.lmdb.environment import (
     open_environment,
     translate,
 )
+from richstore.engines.lmdb.stats import collect
 from richstore.engines.lmdb.transactions import (
     ENDED,
     LmdbReadTransaction,
@@ -65,6 +68,10 @@ from richstore.errors import ClosedError, LockTimeoutError, ReadOnlyError
 
 __all__ = ["LmdbEngine", "registry"]
 
+T = TypeVar("T")
+
+_get_ident = threading.get_ident
+_ref = weakref.ref
 _flock = fcntl.flock
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 _UNLOCK = fcntl.LOCK_UN
@@ -82,7 +89,6 @@ class LmdbEngine:
     """
 
     __slots__ = (
-        "_closing",
         "_env",
         "_key",
         "_lock",
@@ -95,6 +101,7 @@ class LmdbEngine:
         "_writable",
         "begin",
         "closed",
+        "closing",
         "fd",
         "readers",
         "shared",
@@ -122,7 +129,7 @@ class LmdbEngine:
         self._map_size = map_size
         self._references = 1
         self.closed = False
-        self._closing = False
+        self.closing = False
         self._lock = threading.RLock()
         self.readers: set[weakref.ref[LmdbReadTransaction]] = set()
         self.writer: weakref.ref[LmdbWriteTransaction] | None = None
@@ -165,11 +172,10 @@ class LmdbEngine:
 
     def read(self) -> LmdbReadTransaction:
         """Begin a read transaction on the latest committed state."""
-        with self._lock:
-            try:
-                return LmdbReadTransaction(self, self.begin())
-            except lmdb.Error as error:
-                return LmdbReadTransaction(self, self._begin_again(error, write=False))
+        try:
+            return LmdbReadTransaction(self)
+        except lmdb.Error as error:
+            return self._begin_again(error, lambda: LmdbReadTransaction(self))
 
     def write(self, timeout: float | None) -> LmdbWriteTransaction:
         """Begin the write transaction, waiting for that of another process at most `timeout` s.
@@ -178,10 +184,11 @@ class LmdbEngine:
             LockTimeoutError: another process did not finish in time.
             ReadOnlyError: the file is open for reading only.
         """
-        thread = threading.get_ident()
-        if self.writer is not None or self._readonly or self.fd < 0:
-            timeout = self._prepare_write(thread, timeout)
+        thread = _get_ident()
         fd = self.fd
+        if self.writer is not None or self._readonly or fd < 0:
+            timeout = self._prepare_write(thread, timeout)
+            fd = self.fd
         txn = transaction = None
         try:
             try:
@@ -191,10 +198,9 @@ class LmdbEngine:
             try:
                 txn = self.begin(None, None, True)
             except lmdb.Error as error:
-                with self._lock:
-                    txn = self._begin_again(error, write=True)
+                txn = self._begin_again(error, lambda: self.begin(None, None, True))
             transaction = self._transaction(self, txn, thread)
-            self.writer = weakref.ref(transaction)
+            self.writer = _ref(transaction)
             return transaction
         except BaseException:
             # also when Ctrl-C arrives just after the lock was taken
@@ -202,6 +208,21 @@ class LmdbEngine:
             if fd == self.fd >= 0:
                 _flock(fd, _UNLOCK)
             raise
+
+    def stats(self) -> EngineStats:
+        """Return how the engine stands now, in time that grows with the free pages alone.
+
+        Readers of processes that died are removed first. `pages_free` and `pages_pinned` are None
+        when there is no room for one more reader, or on a machine of 32 bits.
+        """
+        with self._lock:
+            self._check_open()
+            self.reopen_after_fork()
+            assert self._env is not None
+            try:
+                return collect(self._env, self.fd, self.read, list(self.readers))
+            except lmdb.Error as error:
+                raise self.translate(error) from error
 
     def reopen_after_fork(self) -> None:
         """Open the file again in the child of a fork; does nothing if that has been done."""
@@ -250,7 +271,7 @@ class LmdbEngine:
                 self._finish_close()
             else:
                 # only the thread that began it may end it
-                self._closing = True
+                self.closing = True
 
     # --- sharing ---
 
@@ -313,20 +334,25 @@ class LmdbEngine:
         self.reopen_after_fork()
         return self.begin(*arguments)  # type: ignore[no-any-return]
 
-    def _begin_again(self, error: lmdb.Error, *, write: bool) -> lmdb.Transaction[bytes]:
-        """Begin after removing what was in the way; the engine's lock is held."""
-        try:
-            if isinstance(error, lmdb.ReadersFullError):
-                assert self._env is not None
-                self._env.reader_check()
-            elif isinstance(error, lmdb.MapResizedError):
-                self.grow()
-            elif not isinstance(error, lmdb.InvalidParameterError):
-                # (that one is what LMDB says while another thread grows the map)
-                raise error
-            return self.begin(None, None, write)  # type: ignore[no-any-return]
-        except lmdb.Error as again:
-            raise self.translate(again) from again
+    def _begin_while_growing(self, *arguments: Any) -> NoReturn:
+        """Stand in for `Environment.begin` while the map grows."""
+        raise lmdb.InvalidParameterError("the map is growing")
+
+    def _begin_again(self, error: lmdb.Error, begin: Callable[[], T]) -> T:
+        """Begin after removing what was in the way."""
+        with self._lock:
+            try:
+                if isinstance(error, lmdb.ReadersFullError):
+                    assert self._env is not None
+                    self._env.reader_check()
+                elif isinstance(error, lmdb.MapResizedError):
+                    self.grow()
+                elif not isinstance(error, lmdb.InvalidParameterError):
+                    # (that one: another thread was growing the map, and has done so by now)
+                    raise error
+                return begin()
+            except lmdb.Error as again:
+                raise self.translate(again) from again
 
     def grow(self) -> None:
         """Make the map twice as large, and at least twice as large as the file.
@@ -338,36 +364,45 @@ class LmdbEngine:
             self._check_open()
             env = self._env
             assert env is not None
-            deadline = time.monotonic() + _PATIENCE
-            # other threads may be reading just now; they cannot begin anew while the lock is held
-            while self.readers and time.monotonic() < deadline:
-                time.sleep(0.0005)
-            if self.readers:
-                raise OSError(
-                    errno.ENOSPC,
-                    f"the memory map of the file is full, and cannot grow while this process has "
-                    f"{len(self.readers)} snapshots or iterators open; close them and try again",
-                    self._path,
-                )
-            info = env.info()
-            pages = (info["last_pgno"] + 1) * env.stat()["psize"]
-            size = 2 * max(info["map_size"], pages)
+            # A reader is announced before it begins. So either it is seen here, or it began so
+            # late that it finds this, gives up, and waits for the lock.
+            self.begin = self._begin_while_growing
             try:
-                env.set_mapsize(size)
-            except lmdb.Error as error:
-                # LMDB has lost its map then, so the environment is of no use any more
-                env.close()
-                self._env = None
-                self.begin = self._begin_without_environment
-                self._open_environment([info["map_size"]])
-                raise OSError(
-                    errno.ENOMEM,
-                    f"the memory map of the file is full, and the system does not give it {size} "
-                    f"bytes of address space; raise that limit (ulimit -v)",
-                    self._path,
-                ) from error
-            if self._map_size is not None:
-                self._map_size = size
+                self._grow(env)
+            finally:
+                if self._env is env:
+                    self.begin = env.begin
+
+    def _grow(self, env: lmdb.Environment) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while self.readers and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        if self.readers:
+            raise OSError(
+                errno.ENOSPC,
+                f"the memory map of the file is full, and cannot grow while this process has "
+                f"{len(self.readers)} snapshots or iterators open; close them and try again",
+                self._path,
+            )
+        info = env.info()
+        pages = (info["last_pgno"] + 1) * env.stat()["psize"]
+        size = 2 * max(info["map_size"], pages)
+        try:
+            env.set_mapsize(size)
+        except lmdb.Error as error:
+            # LMDB has lost its map then, so the environment is of no use any more
+            env.close()
+            self._env = None
+            self.begin = self._begin_without_environment
+            self._open_environment([info["map_size"]])
+            raise OSError(
+                errno.ENOMEM,
+                f"the memory map of the file is full, and the system does not give it {size} "
+                f"bytes of address space; raise that limit (ulimit -v)",
+                self._path,
+            ) from error
+        if self._map_size is not None:
+            self._map_size = size
 
     def _prepare_write(self, thread: int, timeout: float | None) -> float | None:
         """Do what stands before a write transaction, seldom; return what is left of the time."""
@@ -398,7 +433,7 @@ class LmdbEngine:
         self.writer = None
         if self.fd >= 0:
             _flock(self.fd, _UNLOCK)
-        if self._closing:
+        if self.closing:
             self._finish_close()
 
     def translate(self, error: lmdb.Error) -> Exception:
@@ -407,7 +442,7 @@ class LmdbEngine:
 
     def _finish_close(self) -> None:
         with registry.lock, self._lock:
-            self._closing = False
+            self.closing = False
             env = self._env
             self._env = None
             self.begin = self._begin_without_environment
@@ -437,7 +472,7 @@ class LmdbEngine:
             abandon(self._env)
         self._env = None
         self.begin = self._begin_without_environment
-        if self._closing:
+        if self.closing:
             # the thread that was to end it does not exist here
             self._finish_close()
         if self.fd >= 0:

@@ -7,10 +7,12 @@ again, to grow the map and to free the writer's lock; nothing of opening and clo
 
 from __future__ import annotations
 
-import threading
+import fcntl
 import weakref
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from operator import itemgetter
+from time import monotonic as _now
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import lmdb
@@ -27,9 +29,16 @@ __all__ = [
     "ReplayingWriteTransaction",
 ]
 
-# A scan takes the lock once for so many items, or for so many bytes of values.
+# A scan fetches so many items at once at most, or about so many bytes of values.
 _BATCH = 64
 _BATCH_BYTES = 1 << 18
+# How many items LMDB is handed at once.
+_PUTS = 128
+
+_flock = fcntl.flock
+_UNLOCK = fcntl.LOCK_UN
+_ref = weakref.ref
+_value = itemgetter(1)
 
 
 class _Ended:
@@ -54,25 +63,38 @@ ENDED: Any = _Ended()
 class LmdbReadTransaction:
     """A frozen view of one committed state; safe to use from many threads.
 
-    Dropping it closes it.
+    Dropping it closes it. There is no lock: a read transaction of LMDB that has no cursors but
+    those of the running call may be used by many threads at once, and ends when the last
+    reference to it goes, so a call of another thread that is still running keeps it alive.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_handle", "_lock", "id", "txn")
+    __slots__ = ("__weakref__", "_engine", "_handle", "began", "id", "txn")
 
-    def __init__(self, engine: LmdbEngine, txn: lmdb.Transaction[bytes]) -> None:
+    txn: lmdb.Transaction[bytes]
+    id: int
+
+    def __init__(self, engine: LmdbEngine) -> None:
         self._engine = engine
-        self.txn = txn
-        # LMDB's read transactions may change threads but not be used by two at once
-        self._lock = threading.Lock()
-        self.id = txn.id()
-        self._handle = handle = weakref.ref(self, engine.readers.discard)
+        self.txn = ENDED
+        # for the statistics: seconds by the monotonic clock
+        self.began = _now()
+        # announced first, so that `LmdbEngine.grow` sees it or it sees that the map grows
+        self._handle = handle = _ref(self, engine.readers.discard)
         engine.readers.add(handle)
+        try:
+            txn = engine.begin()
+            self.id = txn.id()
+            self.txn = txn
+        except BaseException:
+            # the traceback has this frame, and would keep it open
+            txn = None
+            self.close()
+            raise
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, or None."""
         try:
-            with self._lock:
-                return self.txn.get(key)
+            return self.txn.get(key)
         except lmdb.Error as error:
             raise self._engine.translate(error) from error
 
@@ -80,57 +102,59 @@ class LmdbReadTransaction:
         self, start: bytes, stop: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield the items with `start <= key < stop` in the order of their keys, lazily."""
-        try:
-            with self._lock:
-                items = _items(self.txn.cursor(), start, stop, reverse)
-            size = 1
-            while True:
-                with self._lock:
-                    if self.txn is ENDED:
-                        ENDED.cursor()
-                    batch = list(islice(items, size))
-                for item in batch:
-                    key = item[0]
-                    if key < start if reverse else stop is not None and key >= stop:
-                        return
-                    yield item
-                if len(batch) < size:
-                    return
-                if sum(len(value) for _, value in batch) < _BATCH_BYTES:
-                    size = min(2 * size, _BATCH)
-                else:
-                    size = max(1, size // 2)
-        except lmdb.Error as error:
-            raise self._engine.translate(error) from error
+        return chain.from_iterable(self._batches(start, stop, reverse))
+
+    def _batches(
+        self, start: bytes, stop: bytes | None, reverse: bool
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Yield the items of a range in pieces: one item first, more when more are asked for."""
+        size = 1
+        while True:
+            try:
+                batch = _items(self.txn, start, stop, reverse, size)
+            except lmdb.Error as error:
+                raise self._engine.translate(error) from error
+            if not batch:
+                return
+            last = batch[-1][0]
+            if reverse and last < start:
+                yield [item for item in batch if item[0] >= start]
+                return
+            if not reverse and stop is not None and last >= stop:
+                yield [item for item in batch if item[0] < stop]
+                return
+            yield batch
+            if len(batch) < size:
+                return
+            if reverse:
+                stop = last
+            else:
+                start = last + b"\0"
+            fits = _BATCH_BYTES * size // (sum(map(len, map(_value, batch))) + 1)
+            size = max(1, min(4 * size, _BATCH, fits))
 
     def close(self) -> None:
         """End the view; calling it again does nothing."""
-        with self._lock:
-            txn = self.txn
-            if txn is ENDED:
-                return
-            self.txn = ENDED
-            txn.abort()
+        self.txn = ENDED
         self._engine.readers.discard(self._handle)
 
     def abandon(self) -> None:
-        """End without telling LMDB, in the child of a fork."""
-        self._lock = threading.Lock()
+        """End without telling LMDB, in the child of a fork, where freeing does not touch it."""
         self.txn = ENDED
 
 
 def _items(
-    cursor: lmdb.Cursor[bytes], start: bytes, stop: bytes | None, reverse: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    """Place a new cursor at the first item and iterate from there, beyond the other end too."""
+    txn: lmdb.Transaction[bytes], start: bytes, stop: bytes | None, reverse: bool, size: int
+) -> list[tuple[bytes, bytes]]:
+    """Return the first (or last) items of a range, and what follows beyond its other end."""
+    cursor = txn.cursor()
     if not reverse:
-        found = cursor.set_range(start) if start else cursor.first()
-        return cursor.iternext() if found else iter(())
+        return list(islice(cursor.iternext(), size)) if cursor.set_range(start) else []
     if stop is None or (stop and not cursor.set_range(stop)):
         found = cursor.last()
     else:
         found = bool(stop) and cursor.prev()
-    return cursor.iterprev() if found else iter(())
+    return list(islice(cursor.iterprev(), size)) if found else []
 
 
 class LmdbWriteTransaction:
@@ -158,6 +182,17 @@ class LmdbWriteTransaction:
         """Store `value` under `key`."""
         try:
             self.txn.put(key, value)
+        except lmdb.Error as error:
+            raise self._engine.translate(error) from error
+
+    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every value under its key, taking a few items at a time from the iterable."""
+        # No cursor is open while the iterable runs, which may use or end this transaction.
+        left = iter(items)
+        try:
+            while batch := list(islice(left, _PUTS)):
+                with self.txn.cursor() as cursor:
+                    cursor.putmulti(batch)
         except lmdb.Error as error:
             raise self._engine.translate(error) from error
 
@@ -202,7 +237,13 @@ class LmdbWriteTransaction:
         except lmdb.Error as error:
             raise engine.translate(error) from error
         finally:
-            engine.release()
+            # as `LmdbEngine.release`, without the call
+            engine.writer = None
+            fd = engine.fd
+            if fd >= 0:
+                _flock(fd, _UNLOCK)
+            if engine.closing:
+                engine.release()
 
     def abort(self) -> None:
         """Forget the writes and end; calling it after the end does nothing."""
@@ -270,6 +311,11 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
         """Store `value` under `key`."""
         self._growing(lambda: self.txn.put(key, value))
         self._writes[key] = value
+
+    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store every value under its key."""
+        for key, value in items:
+            self.put(key, value)
 
     def delete(self, key: bytes) -> bool:
         """Remove `key`; return whether it was there."""

@@ -1,0 +1,135 @@
+"""The free pages of a file, read from its bytes; the table of readers, read from LMDB's text.
+
+LMDB keeps a second tree in the file: per commit the numbers of the pages that it freed. They are
+written to again as soon as no reader sees an older state. Neither that tree nor the table of
+readers is in lmdb's interface, but the first is in the file and the second can be printed.
+
+The rule: nothing is changed, and the file is read only while a read transaction of the same
+commit is open, which keeps the tree from being overwritten. Knows LMDB's data format 1 on machines
+of 64 bits (`MDB_page`, `MDB_node`, `MDB_meta` in mdb.c) and nothing of transactions.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from dataclasses import dataclass
+
+__all__ = ["FreePages", "OldestReader", "count_free_pages", "oldest_reader"]
+
+# page: number, pad, flags, end of the node offsets, start of the nodes (or pages of an overflow)
+_HEADER = struct.Struct("=QHHHH")
+_LEAF = 0x02
+# node: low and high half of the size of the value (of the number of the page below), flags, size
+# of the key
+_NODE = struct.Struct("=HHHH")
+_FAR = 0x01
+_WORD = struct.Struct("=Q")
+# meta: magic number, version, address, size of the map, then two of these trees, free and main,
+# the last page, the commit
+_META = struct.Struct("=IIQQ")
+# tree: pad, flags, depth, branch pages, leaf pages, overflow pages, entries, root
+_TREE = struct.Struct("=IHHQQQQQ")
+_TAIL = struct.Struct("=QQ")
+_NO_PAGE = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class FreePages:
+    """What one commit left free, and what it knew of the file."""
+
+    commit: int
+    last_page: int
+    entries: int
+    freed: dict[int, int]
+    """How many pages each commit has freed, of those that are still free."""
+
+    def pinned_by(self, commit: int | None) -> int:
+        """Return how many free pages wait for a reader on the state after a commit.
+
+        One on the latest state keeps none.
+        """
+        if commit is None or commit >= self.commit:
+            return 0
+        return sum(count for freed_by, count in self.freed.items() if freed_by >= commit)
+
+
+def count_free_pages(fd: int, page_size: int, commit: int) -> FreePages | None:
+    """Return what is free after a commit on which a read transaction is open.
+
+    Args:
+        fd: a descriptor of the file.
+        page_size: bytes.
+        commit: the number of the commit.
+
+    Returns:
+        None if the file has moved on by two commits since, or is of a machine of 32 bits.
+    """
+    if struct.calcsize("P") != 8:
+        return None
+    # commits write to the two pages in turn
+    meta = os.pread(fd, page_size, commit % 2 * page_size)
+    place = _HEADER.size + _META.size
+    free = _TREE.unpack_from(meta, place)
+    main = _TREE.unpack_from(meta, place + _TREE.size)
+    last_page, number = _TAIL.unpack_from(meta, place + 2 * _TREE.size)
+    if number != commit:
+        return None
+    freed: dict[int, int] = {}
+    waiting = [] if free[-1] == _NO_PAGE else [free[-1]]
+    while waiting:
+        _walk(fd, page_size, waiting, freed)
+    return FreePages(commit, last_page, main[-2], freed)
+
+
+def _walk(fd: int, page_size: int, waiting: list[int], freed: dict[int, int]) -> None:
+    """Take a page of the tree of free pages: note what it holds, or the pages below it."""
+    page = os.pread(fd, page_size, waiting.pop() * page_size)
+    _, _, flags, lower, _ = _HEADER.unpack_from(page)
+    count = (lower - _HEADER.size) // 2
+    for place in struct.unpack_from(f"={count}H", page, _HEADER.size):
+        low, high, node_flags, key_size = _NODE.unpack_from(page, place)
+        if sys.byteorder == "big":
+            low, high = high, low
+        if not flags & _LEAF:
+            waiting.append(low | high << 16 | node_flags << 32)
+            continue
+        (commit,) = _WORD.unpack_from(page, place + _NODE.size)
+        # the value is a list of numbers, and begins with how many they are
+        value = place + _NODE.size + key_size
+        (number,) = _WORD.unpack_from(page, value)
+        if node_flags & _FAR:
+            (number,) = _WORD.unpack(os.pread(fd, 8, number * page_size + _HEADER.size))
+        freed[commit] = number
+
+
+@dataclass(frozen=True, slots=True)
+class OldestReader:
+    """How many readers there are, and the oldest of them."""
+
+    readers: int
+    commit: int | None
+    pid: int | None
+
+
+def oldest_reader(table: str) -> OldestReader:
+    r"""Read the table of readers as LMDB prints it; among the oldest, one of this process is taken.
+
+    >>> oldest_reader("    pid     thread     txnid\n        17 7f0 5\n        19 7f1 -\n")
+    OldestReader(readers=1, commit=5, pid=17)
+    >>> oldest_reader("(no active readers)\n")
+    OldestReader(readers=0, commit=None, pid=None)
+    """
+    here = os.getpid()
+    rows = []
+    for line in table.splitlines():
+        fields = line.split()
+        # a place with `-` is kept for the next reader of its process
+        if len(fields) == 3 and fields[2].isdecimal():
+            pid = int(fields[0])
+            rows.append((int(fields[2]), pid != here, pid))
+    if not rows:
+        return OldestReader(0, None, None)
+    commit, _, pid = min(rows)
+    return OldestReader(len(rows), commit, pid)

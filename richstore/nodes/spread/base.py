@@ -1,0 +1,311 @@
+"""What the contents of all spread containers have in common: from where their items come.
+
+A content is *live* while its node is in the store: cells and pages come from the tracker, or from the
+current transaction. One in a snapshot, or one that has left the store while somebody held it, has a
+*view* of the state it belongs to, and its items are frozen.
+
+The rule for live reads: they run with the tracker locked, and run again if another process's commit
+was noticed meanwhile, so that what they combine is of one state.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from richstore.errors import CorruptionError, DetachedError
+from richstore.nodes.base import view as visible
+from richstore.pages import cell_name, page_name, read_cell
+from richstore.tracker import Node, Spread
+from richstore.transaction import Transaction, current
+
+__all__ = ["FrozenView", "SpreadContent"]
+
+# Pages that the view of a snapshot keeps decoded.
+_KEPT = 64
+
+
+class FrozenView:
+    """Pages of one committed state, as frozen faces.
+
+    Args:
+        view: the engine's read transaction.
+        decode: turns the name and bytes of a record into its value.
+    """
+
+    def __init__(self, view: Any, decode: Callable[[FrozenView, bytes, bytes], Any]) -> None:
+        self.view = view
+        self.decode = decode
+        self.kept: OrderedDict[bytes, Any] = OrderedDict()
+        # main nodes of records that others refer to, by uid, and records of these still to be read
+        self.shared: dict[int, Node] = {}
+        self.todo: list[bytes] = []
+        self.busy = False
+        self.cells: dict[bytes, Any] = {}
+
+    def cell(self, name: bytes) -> Any:
+        """Return an index or directory, or None."""
+        found = self.cells.get(name)
+        if found is None:
+            found = self.cells[name] = read_cell(name, self.view.get(name))
+            if len(self.cells) > 4 * _KEPT:
+                self.cells.clear()
+        return found
+
+    def page(self, name: bytes) -> Any:
+        """Return the container on a page, or None."""
+        found = self.kept.get(name)
+        if found is None:
+            stored = self.view.get(name)
+            if stored is None:
+                return None
+            found = visible(self.decode(self, name, stored))
+            self.kept[name] = found
+            if len(self.kept) > _KEPT:
+                self.kept.popitem(last=False)
+        return found
+
+
+class SpreadContent(Spread):
+    """The content of a spread container; a subclass per kind has the reading methods."""
+
+    __slots__ = ("frozen",)
+    builtin: ClassVar[type]
+
+    def __init__(self, node: Node | None, cid: int, frozen: FrozenView | None = None) -> None:
+        super().__init__(node, cid)
+        self.frozen = frozen
+
+    # --- where things are ---
+
+    def view(self) -> FrozenView | None:
+        """Return the view to read from; None: live."""
+        if self.frozen is not None:
+            return self.frozen
+        if self.before is None:
+            return None
+        if self.before is False:
+            raise DetachedError(
+                f"this {self.builtin.__name__} is no longer part of the store, and was too large "
+                f"to be kept in memory; take what you need with richstore.plain(…) before it is "
+                f"deleted or overwritten"
+            )
+        from richstore.nodes.frozen import frozen_value
+
+        self.frozen = FrozenView(self.before, frozen_value)
+        return self.frozen
+
+    def cell(self, name: bytes) -> Any:
+        """Return an index or directory as the caller is to see it."""
+        frozen = self.frozen
+        if frozen is not None:
+            return frozen.cell(name)
+        tracker = self._tracker()
+        transaction = current(tracker)
+        if transaction is not None and not transaction.ended:
+            return transaction.cell(name)
+        return tracker.cell(name)
+
+    def set_cell(self, name: bytes, value: Any) -> None:
+        """Refuse: cells are changed through the transaction."""
+        raise AssertionError(name)
+
+    def _tracker(self) -> Any:
+        node = self.node
+        assert node is not None and node.record is not None
+        return node.record.tracker
+
+    def page(self, pid: int, *, remember: bool = True) -> Any:
+        """Return the container on a page as the caller is to see it.
+
+        Raises:
+            CorruptionError: there is none.
+        """
+        name = page_name(self.cid, pid)
+        frozen = self.frozen
+        if frozen is not None:
+            kept = self.kept.get(pid)
+            found = visible(kept.value) if kept is not None else frozen.page(name)
+        else:
+            record = self._tracker().page(name, self.node, remember=remember)
+            found = None if record is None else visible(record.value)
+        if found is None:
+            raise CorruptionError(f"page {name!r} of a {self.builtin.__name__} is missing")
+        return found
+
+    @property
+    def root(self) -> Any:
+        """The root index or directory.
+
+        Raises:
+            CorruptionError: there is none.
+        """
+        found = self.cell(cell_name(self.cid))
+        if found is None:
+            raise CorruptionError(
+                f"the index of a {self.builtin.__name__} is missing (spread id {self.cid})"
+            )
+        return found
+
+    def read(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a read on one state.
+
+        Args:
+            method: the name of the method that the caller called.
+            function: what does it, given the content that is current.
+            arguments: handed on.
+        """
+        if self.frozen is not None:
+            return function(self, *arguments)
+        node = self.node
+        assert node is not None
+        record = node.record
+        if record is None:
+            self.view()
+            return function(self, *arguments)
+        tracker = record.tracker
+        with tracker.lock:
+            while True:
+                record = node.record
+                if record is None:
+                    self.view()
+                    return function(self, *arguments)
+                if record.stale and node.tx is None:
+                    tracker.reload(record)
+                    continue
+                content = visible(node.face)
+                if content is not self:
+                    if not isinstance(content, SpreadContent):
+                        return getattr(content, method)(*arguments)
+                    return content.read(method, function, *arguments)
+                seen = tracker.seen
+                try:
+                    result = function(self, *arguments)
+                except BaseException:
+                    if tracker.seen == seen:
+                        raise
+                    continue
+                if tracker.seen == seen:
+                    return result
+
+    # --- iteration ---
+
+    def transaction(self) -> Transaction | None:
+        """Return the transaction that the caller is in, if any."""
+        if self.frozen is not None or self.node is None or self.node.record is None:
+            return None
+        transaction = current(self.node.record.tracker)
+        return None if transaction is None or transaction.ended else transaction
+
+    def page_ids(self, reverse: bool = False) -> Iterator[int]:
+        """Yield the ids of the pages, in order, of the state that the caller is to see."""
+        raise NotImplementedError
+
+    def contents(self, reverse: bool = False) -> Iterator[Any]:
+        """Yield the container on each page, in order, all of one state.
+
+        Outside a transaction of the caller's own it is the state at the beginning, whatever is
+        committed meanwhile.
+        """
+        node = self.node
+        if self.view() is not None or node is None or node.record is None:
+            self.view()
+            for pid in self.page_ids(reverse):
+                yield self.page(pid)
+            return
+        if self.transaction() is not None:
+            for pid in list(self.page_ids(reverse)):
+                yield self.page(pid)
+            return
+        tracker = node.record.tracker
+        with tracker.lock:
+            while True:
+                with tracker.view():
+                    view = tracker.engine.read()
+                    if view.id == tracker.seen:
+                        break
+                    view.close()
+            current_content = visible(node.face)
+        if current_content is not self:
+            # another process has changed it just now
+            view.close()
+            if isinstance(current_content, SpreadContent):
+                yield from current_content.contents(reverse)
+            else:
+                yield current_content
+            return
+        from richstore.nodes.frozen import frozen_value
+
+        past = type(self)(None, self.cid, FrozenView(view, frozen_value))
+        try:
+            for pid in past.page_ids(reverse):
+                yield self._content_of(pid, view, past, tracker)
+        finally:
+            view.close()
+
+    def _content_of(self, pid: int, view: Any, past: SpreadContent, tracker: Any) -> Any:
+        """Return the container on a page as it was in a view, with live faces where there are."""
+        name = page_name(self.cid, pid)
+        node = self.node
+        assert node is not None
+        with tracker.lock:
+            if node.record is None:
+                return past.page(pid)
+            if tracker.seen != view.id:
+                with tracker.view() as now:
+                    if now.get(name) != view.get(name):
+                        return self._past(pid, name, view, past, tracker)
+            record = tracker.page(name, node, remember=False)
+            if record is None or record.main is None:
+                return past.page(pid)
+            return record.main.content
+
+    def _past(self, pid: int, name: bytes, view: Any, past: SpreadContent, tracker: Any) -> Any:
+        """Return an older state of a page in which the nodes that are still there are live."""
+        frozen = past.page(pid)
+        record = tracker.page(name, self.node, remember=False)
+        if record is None:
+            return frozen
+        live = {node.uid: node.face for node in record.nodes.values()}
+
+        def current_face(item: Any) -> Any:
+            get = getattr(type(item), "_richstore_node_", None)
+            return item if get is None else live.get(get(item).uid, item)
+
+        if isinstance(frozen, dict):
+            return {key: current_face(value) for key, value in frozen.items()}
+        if isinstance(frozen, list):
+            return [current_face(item) for item in frozen]
+        return frozen
+
+    def walk_pages(self, first: bytes, last: bytes, reverse: bool) -> Iterator[int]:
+        """Yield the ids of the pages of a dict or set, in order."""
+        transaction = self.transaction()
+        if self.frozen is not None:
+            scan = self.frozen.view.scan(first, last, reverse=reverse)
+        elif transaction is not None:
+            scan = transaction.engine.scan(first, last, reverse=reverse)
+        else:
+            # inside `read`: the pages of this very state
+            with self._tracker().view() as view:
+                yield from [
+                    int.from_bytes(name[9:], "big")
+                    for name, _ in view.scan(first, last, reverse=reverse)
+                ]
+                return
+        fresh = [] if transaction is None else transaction.fresh_pages(self.cid)
+        fresh.sort(reverse=reverse)
+        if reverse:
+            yield from fresh
+        for name, _ in scan:
+            yield int.from_bytes(name[9:], "big")
+        if not reverse:
+            yield from fresh
+
+    @property
+    def __class__(self) -> Any:
+        """The class that it stands for: the proxy around it asks."""
+        return self.builtin
+
+

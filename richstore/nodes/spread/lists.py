@@ -1,0 +1,178 @@
+"""The content of a spread list: what a list answers, from pages."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from richstore.encoding import register_spread
+from richstore.nodes.spread.base import SpreadContent
+from richstore.pages import Tree
+
+__all__ = ["SpreadList"]
+
+
+def _length(content: SpreadList) -> int:
+    pid, before, _ = content.tree.last()
+    return before + len(content.page(pid))
+
+
+def _item(content: SpreadList, index: int) -> Any:
+    if index < 0:
+        index += _length(content)
+        if index < 0:
+            raise IndexError("list index out of range")
+    pid, at, _ = content.tree.locate(index)
+    items = content.page(pid)
+    if at >= len(items):
+        raise IndexError("list index out of range")
+    return items[at]
+
+
+def _slice(content: SpreadList, index: slice) -> list[Any]:
+    start, stop, step = index.indices(_length(content))
+    wanted = range(start, stop, step)
+    if not wanted:
+        return []
+    low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+    found: list[Any] = []
+    at = low
+    while at <= high:
+        pid, offset, _ = content.tree.locate(at)
+        part = content.page(pid)[offset : offset + high + 1 - at]
+        if not part:
+            break
+        found += part
+        at += len(part)
+    return found[:: abs(step)] if step > 0 else found[::-1][:: abs(step)]
+
+
+@register_spread
+class SpreadList(SpreadContent):
+    """The content of a spread list."""
+
+    __slots__ = ()
+    builtin = list
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def tree(self) -> Tree:
+        """The counted tree as the caller is to see it."""
+        return Tree(self, self.cid)
+
+    def page_ids(self, reverse: bool = False) -> Iterator[int]:
+        """Yield the ids of the pages in order."""
+        return self.tree.pages(reverse)
+
+    def __len__(self) -> int:
+        found: int = self.read("__len__", _length)
+        return found
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.read("__getitem__", _slice, index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"list indices must be integers or slices, not {type(index).__name__}"
+            ) from None
+        return self.read("__getitem__", _item, number)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.transaction() is not None:
+            return self._live_iterator()
+        return (item for items in self.contents() for item in items)
+
+    def _live_iterator(self) -> Iterator[Any]:
+        """Iterate as a list's iterator does: by position, seeing what is changed meanwhile."""
+        at = 0
+        while True:
+            try:
+                item = self[at]
+            except IndexError:
+                return
+            yield item
+            at += 1
+
+    def __reversed__(self) -> Iterator[Any]:
+        if self.transaction() is not None:
+            return self._live_reversed()
+        return (item for items in self.contents(reverse=True) for item in reversed(items))
+
+    def _live_reversed(self) -> Iterator[Any]:
+        for at in range(len(self) - 1, -1, -1):
+            try:
+                item = self[at]
+            except IndexError:
+                return
+            yield item
+
+    def __contains__(self, value: Any) -> bool:
+        return any(item is value or item == value for item in self)
+
+    def index(self, value: Any, start: Any = 0, stop: Any = None, /) -> int:
+        """Return the first position of a value."""
+        length = len(self)
+        start, stop, _ = slice(start, stop).indices(length)
+        for at, item in enumerate(islice(self, start, stop), start):
+            if item is value or item == value:
+                return at
+        raise ValueError(f"{value!r} is not in list")
+
+    def count(self, value: Any, /) -> int:
+        """Return how often a value occurs."""
+        return sum(1 for item in self if item is value or item == value)
+
+    def copy(self) -> Any:
+        """Return the content itself for a working copy."""
+        return self
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, list):
+            return NotImplemented
+        return len(self) == len(other) and all(
+            a is b or a == b for a, b in zip(self, other, strict=False)
+        )
+
+    def __ne__(self, other: object) -> Any:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    def __lt__(self, other: Any) -> Any:
+        return list(self) < _whole(other)
+
+    def __le__(self, other: Any) -> Any:
+        return list(self) <= _whole(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return list(self) > _whole(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return list(self) >= _whole(other)
+
+    def __add__(self, other: Any) -> Any:
+        return list(self) + _whole(other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _whole(other) + list(self)
+
+    def __mul__(self, times: Any) -> Any:
+        return list(self) * times
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def __str__(self) -> str:
+        return repr(list(self))
+
+    def __format__(self, form: str) -> str:
+        return format(list(self), form)
+
+
+def _whole(other: Any) -> Any:
+    return list(other) if isinstance(other, SpreadContent) else other

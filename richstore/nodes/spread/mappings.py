@@ -1,0 +1,244 @@
+"""The contents of spread dicts and sets: what these answer, from pages."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from typing import Any
+
+from richstore.encoding import register_spread
+from richstore.nodes.spread.base import SpreadContent
+from richstore.pages import entry_form, entry_name, page_name
+
+__all__ = ["SpreadDict", "SpreadSet", "page_with"]
+
+_MISSING: Any = object()
+
+
+def page_with(content: SpreadContent, key: Any) -> int | None:
+    """Return the id of the page that has a key, or None.
+
+    A key of a type whose equality bytes do not tell is compared with all keys, as its class says.
+    """
+    hash(key)
+    form = entry_form(key)
+    if form is None:
+        for pid in content.page_ids():
+            if key in content.page(pid):
+                return pid
+        return None
+    name = entry_name(content.cid, form)
+    stored: bytes | None
+    if content.frozen is not None:
+        stored = content.frozen.view.get(name)
+    else:
+        transaction = content.transaction()
+        if transaction is not None:
+            stored = transaction.entry(name)
+        else:
+            with content._tracker().view() as view:
+                stored = view.get(name)
+    return None if stored is None else int.from_bytes(stored, "big")
+
+
+def _length(content: SpreadContent) -> int:
+    count: int = content.root.count
+    return count
+
+
+def _has(content: SpreadContent, key: Any) -> bool:
+    return page_with(content, key) is not None
+
+
+def _get(content: SpreadDict, key: Any, default: Any) -> Any:
+    pid = page_with(content, key)
+    return default if pid is None else content.page(pid)[key]
+
+
+class _Keyed(SpreadContent):
+    """What dicts and sets have in common."""
+
+    __slots__ = ()
+
+    def page_ids(self, reverse: bool = False) -> Iterator[int]:
+        """Yield the ids of the pages in order."""
+        return self.walk_pages(page_name(self.cid, 0), page_name(self.cid + 1, 0), reverse)
+
+    def __len__(self) -> int:
+        found: int = self.read("__len__", _length)
+        return found
+
+    def __contains__(self, key: Any) -> bool:
+        found: bool = self.read("__contains__", _has, key)
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._iterate(False)
+
+    def _iterate(self, reverse: bool) -> Iterator[Any]:
+        if self.transaction() is None:
+            for content in self.contents(reverse):
+                yield from reversed(content) if reverse else content
+            return
+        count = len(self)
+        for pid in list(self.page_ids(reverse)):
+            content = list(self.page(pid))
+            for key in reversed(content) if reverse else content:
+                if self.transaction() is not None and len(self) != count:
+                    kind = "dictionary" if self.builtin is dict else "Set"
+                    raise RuntimeError(f"{kind} changed size during iteration")
+                yield key
+
+    def copy(self) -> Any:
+        """Return the content itself for a working copy."""
+        return self
+
+    def __ne__(self, other: object) -> Any:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+
+class _Keys(KeysView[Any]):
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._mapping)  # type: ignore[call-overload, no-any-return]
+
+    def __repr__(self) -> str:
+        return f"dict_keys({list(self)!r})"
+
+
+class _Values(ValuesView[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping.pairs())  # type: ignore[attr-defined]
+
+    def __reversed__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping.pairs(True))  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"dict_values({list(self)!r})"
+
+
+class _Items(ItemsView[Any, Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return self._mapping.pairs()  # type: ignore[attr-defined, no-any-return]
+
+    def __reversed__(self) -> Iterator[Any]:
+        return self._mapping.pairs(True)  # type: ignore[attr-defined, no-any-return]
+
+    def __repr__(self) -> str:
+        return f"dict_items({list(self)!r})"
+
+
+@register_spread
+class SpreadDict(_Keyed):
+    """The content of a spread dict."""
+
+    __slots__ = ()
+    builtin = dict
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.read("get", _get, key, _MISSING)
+        if found is _MISSING:
+            raise KeyError(key)
+        return found
+
+    def get(self, key: Any, default: Any = None, /) -> Any:
+        """Return the value under a key, or the default."""
+        return self.read("get", _get, key, default)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return self._iterate(True)
+
+    def pairs(self, reverse: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Yield the items."""
+        if self.transaction() is None:
+            for content in self.contents(reverse):
+                yield from reversed(content.items()) if reverse else content.items()
+            return
+        for key in self._iterate(reverse):
+            yield key, self[key]
+
+    def keys(self) -> Any:
+        """Return a view of the keys."""
+        return _Keys(self)  # type: ignore[arg-type]
+
+    def values(self) -> Any:
+        """Return a view of the values."""
+        return _Values(self)  # type: ignore[arg-type]
+
+    def items(self) -> Any:
+        """Return a view of the items."""
+        return _Items(self)  # type: ignore[arg-type]
+
+    def _whole(self) -> dict[Any, Any]:
+        return dict(self.pairs())
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, dict):
+            return NotImplemented
+        if len(self) != len(other):
+            return False
+        for key, value in self.pairs():
+            found = other.get(key, _MISSING)
+            if found is _MISSING or not (found is value or found == value):
+                return False
+        return True
+
+    def __or__(self, other: Any) -> Any:
+        return self._whole() | _plain(other)
+
+    def __ror__(self, other: Any) -> Any:
+        return _plain(other) | self._whole()
+
+    def __repr__(self) -> str:
+        return repr(self._whole())
+
+    def __str__(self) -> str:
+        return repr(self._whole())
+
+    def __format__(self, form: str) -> str:
+        return format(self._whole(), form)
+
+
+def _plain(other: Any) -> Any:
+    if isinstance(other, SpreadDict):
+        return other._whole()
+    return set(other) if isinstance(other, SpreadSet) else other
+
+
+def _combine(name: str) -> Any:
+    def method(self: Any, *others: Any) -> Any:
+        return getattr(set(self), name)(*map(_plain, others))
+
+    method.__name__ = name
+    return method
+
+
+@register_spread
+class SpreadSet(_Keyed):
+    """The content of a spread set."""
+
+    __slots__ = ()
+    builtin = set
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, (set, frozenset)):
+            return NotImplemented
+        return len(self) == len(other) and all(key in other for key in self)
+
+    def __repr__(self) -> str:
+        return repr(set(self))
+
+    def __str__(self) -> str:
+        return repr(set(self))
+
+    def __format__(self, form: str) -> str:
+        return format(set(self), form)
+
+
+for _name in (
+    "__and__", "__or__", "__sub__", "__xor__", "__rand__", "__ror__", "__rsub__", "__rxor__",
+    "__lt__", "__le__", "__gt__", "__ge__", "difference", "intersection", "isdisjoint",
+    "issubset", "issuperset", "symmetric_difference", "union",
+):  # fmt: skip
+    setattr(SpreadSet, _name, _combine(_name))

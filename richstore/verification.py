@@ -1,0 +1,299 @@
+"""`Store.verify()`: walk every record of a state, and tell what does not fit together.
+
+Records are read without their classes, so that a store can be verified whatever can be imported.
+What belongs to deleted values and waits to be reclaimed is no problem; everything else that no value
+reaches is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from richstore import pages
+from richstore.codec import records
+from richstore.errors import CorruptionError, FormatError
+from richstore.pages import Directory, Index, Tree, cell_name, entry_form, entry_name, page_name
+from richstore.tracker import AFTER_ROOT, ROOT
+
+__all__ = ["Report", "verify"]
+
+
+@dataclass
+class Report:
+    """What `Store.verify()` found.
+
+    Attributes:
+        problems: a sentence for each, with the place; empty when all is well.
+        values: the number of values.
+        records: the number of records that hold them.
+        bytes: the size of their encoded forms.
+        unreachable: records that belong to nothing.
+        waiting: records of deleted values that later writes, or `compact()`, will remove.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     store["shops"] = ["shop1"]
+        ...     report = store.verify()
+        >>> report.ok, report.values, report.records
+        (True, 1, 1)
+    """
+
+    problems: list[str] = field(default_factory=list)
+    values: int = 0
+    records: int = 0
+    bytes: int = 0
+    unreachable: int = 0
+    waiting: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+
+class _Cells:
+    """The cells of a view, read when asked for."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+
+    def cell(self, name: bytes) -> Any:
+        return pages.read_cell(name, self.view.get(name))
+
+    def set_cell(self, name: bytes, value: Any) -> None:
+        raise AssertionError(name)
+
+
+def verify(view: Any) -> Report:
+    """Return a report on the state of a read transaction."""
+    return _Verifier(view).run()
+
+
+class _Verifier:
+    def __init__(self, view: Any) -> None:
+        self.view = view
+        self.report = Report()
+        self.cells = _Cells(view)
+        self.seen: set[bytes] = set()
+        self.uids: dict[int, bytes] = {}
+        self.owners: dict[int, bytes] = {}
+        self.references: Counter[bytes] = Counter()
+        self.used_cells: set[bytes] = set()
+
+    def problem(self, text: str) -> None:
+        self.report.problems.append(text)
+
+    def run(self) -> Report:
+        report = self.report
+        for name, stored in self.view.scan(ROOT, AFTER_ROOT):
+            report.values += 1
+            self.walk(name, stored)
+        waiting = self._waiting()
+        for name, stored in self._all(pages.SHARED):
+            count = records.count_of(stored)
+            if name in self.seen and count != self.references[name]:
+                self.problem(
+                    f"shared record {name!r} says that {count} records refer to it, and "
+                    f"{self.references[name]} do"
+                )
+        for first in (pages.PAGE, pages.SHARED, pages.ENTRY, pages.CELL):
+            for name, _ in self._all(first):
+                if name in self.seen or name in self.used_cells:
+                    continue
+                if name in waiting:
+                    report.waiting += first in (pages.PAGE, pages.SHARED)
+                    continue
+                report.unreachable += 1
+                self.problem(f"nothing refers to the record {name!r}")
+        return report
+
+    def _all(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        found: Iterator[tuple[bytes, bytes]] = self.view.scan(first, bytes((first[0] + 1,)))
+        return found
+
+    def walk(self, name: bytes, stored: bytes | None) -> None:
+        """Check a record and all below it."""
+        todo = [(name, stored)]
+        while todo:
+            name, stored = todo.pop()
+            parts = self.check(name, stored)
+            if parts is None:
+                continue
+            for row, link in _links(parts):
+                if row == records.EXTERNAL:
+                    other = records.read_external(link)[3]
+                    if other[:1] == ROOT:
+                        continue
+                    self.references[other] += 1
+                    if other not in self.seen:
+                        self.seen.add(other)
+                        todo.append((other, self.view.get(other)))
+                    continue
+                cid = int.from_bytes(link, "big")
+                if cid in self.owners:
+                    self.problem(
+                        f"the spread container {cid} is in record {name!r} and in "
+                        f"{self.owners[cid]!r}"
+                    )
+                    continue
+                self.owners[cid] = name
+                todo += self.spread(cid, row - records.SPREAD)
+
+    def check(self, name: bytes, stored: bytes | None) -> records.Parts | None:
+        """Check one record by itself."""
+        self.seen.add(name)
+        if stored is None:
+            self.problem(f"the record {name!r} is missing")
+            return None
+        self.report.records += 1
+        self.report.bytes += len(stored)
+        try:
+            parts = records.parse(name, stored)
+        except (CorruptionError, FormatError, ValueError, IndexError) as error:
+            self.problem(str(error))
+            return None
+        table = parts.table
+        for at in range(0, len(table), 3):
+            if table[at + 2] == records.EXTERNAL:
+                continue
+            uid = parts.base + table[at + 1]
+            other = self.uids.setdefault(uid, name)
+            if other != name:
+                self.problem(f"the node {uid} is in record {name!r} and in {other!r}")
+        return parts
+
+    def spread(self, cid: int, head: int) -> list[tuple[bytes, bytes | None]]:
+        """Check what leads to the pages of a container; return these."""
+        try:
+            if head == records.LIST:
+                return self._list(cid)
+            return self._keyed(cid)
+        except (CorruptionError, FormatError) as error:
+            self.problem(str(error))
+            return []
+
+    def _list(self, cid: int) -> list[tuple[bytes, bytes | None]]:
+        tree = Tree(self.cells, cid)
+        found: list[tuple[bytes, bytes | None]] = []
+        counted: dict[bytes, int] = {}
+        for name, index in tree.cells_below():
+            self.used_cells.add(name)
+            if len(index.ids) != len(index.counts):
+                self.problem(f"the index {name!r} is damaged")
+        last_pid, _, path = tree.last()
+        rightmost = {name for name, _, _ in path}
+        for pid in tree.pages():
+            name = page_name(cid, pid)
+            stored = self.view.get(name)
+            if name in counted:
+                self.problem(f"the page {name!r} is in its index twice")
+            counted[name] = self._items(name, stored)
+            found.append((name, stored))
+        self._count(tree, tree.root, rightmost, counted)
+        del last_pid
+        return found
+
+    def _count(
+        self, tree: Tree, name: bytes, rightmost: set[bytes], counted: dict[bytes, int]
+    ) -> int:
+        """Compare what an index says with the pages; return the number of items below it."""
+        index = self.cells.cell(name)
+        total = 0
+        for at, child in enumerate(index.ids):
+            if index.level:
+                below = self._count(tree, cell_name(tree.cid, child), rightmost, counted)
+            else:
+                below = counted.get(page_name(tree.cid, child), 0)
+            is_last = name in rightmost and at == len(index.ids) - 1
+            if not is_last and below != index.counts[at]:
+                self.problem(
+                    f"the index {name!r} says that there are {index.counts[at]} items below child "
+                    f"{at}, and there are {below}"
+                )
+            total += below
+        return total
+
+    def _keyed(self, cid: int) -> list[tuple[bytes, bytes | None]]:
+        name = cell_name(cid)
+        root = self.cells.cell(name)
+        self.used_cells.add(name)
+        if not isinstance(root, Directory):
+            self.problem(f"the directory {name!r} of a dict or set is missing")
+            return []
+        found: list[tuple[bytes, bytes | None]] = []
+        count = 0
+        last: int | None = None
+        for page, stored in self.view.scan(page_name(cid, 0), page_name(cid + 1, 0)):
+            found.append((page, stored))
+            last = int.from_bytes(page[9:], "big")
+            for key in self._content(page, stored) or ():
+                form = entry_form(key)
+                entry = entry_name(cid, form or b"")
+                self.used_cells.add(entry)
+                count += 1
+                if self.view.get(entry) != page[9:]:
+                    self.problem(f"the key {key!r} is on page {page!r}, and its entry denies it")
+        if count != root.count:
+            self.problem(
+                f"the directory {name!r} says that there are {root.count} keys, and there are "
+                f"{count}"
+            )
+        if last != root.last:
+            self.problem(f"the directory {name!r} does not know its last page, {last}")
+        return found
+
+    def _items(self, name: bytes, stored: bytes | None) -> int:
+        content = self._content(name, stored)
+        return 0 if content is None else len(content)
+
+    def _content(self, name: bytes, stored: bytes | None) -> Any:
+        """Return the container on a page, without classes; None when it cannot be read."""
+        if stored is None:
+            return None
+        try:
+            return records.shape(records.parse(name, stored))
+        except (CorruptionError, FormatError):
+            return None  # `check` says it
+        except Exception as error:  # noqa: BLE001 - whatever damaged opcodes do is the finding
+            self.problem(f"the record {name!r} cannot be decoded ({type(error).__name__}: {error})")
+            return None
+
+    def _waiting(self) -> set[bytes]:
+        """Return the names of what is below containers that wait to be reclaimed."""
+        found: set[bytes] = set()
+        after = bytes((pages.RECLAIM[0] + 1,))
+        todo = [name[1:] for name, _ in self.view.scan(pages.RECLAIM, after)]
+        while todo:
+            mark = todo.pop()
+            if mark[:1] == pages.SHARED:
+                rows = [(mark, self.view.get(mark))]
+            else:
+                end = (int.from_bytes(mark, "big") + 1).to_bytes(8, "big")
+                rows = [
+                    row
+                    for first in (pages.PAGE, pages.ENTRY, pages.CELL)
+                    for row in self.view.scan(first + mark, first + end)
+                ]
+            for name, stored in rows:
+                if name in found or name in self.seen or stored is None:
+                    continue
+                found.add(name)
+                if name[:1] not in (pages.PAGE, pages.SHARED):
+                    continue
+                for row, link in _links(records.parse(name, stored)):
+                    todo.append(records.read_external(link)[3] if row == records.EXTERNAL else link)
+        return found
+
+
+def _links(parts: records.Parts) -> list[tuple[int, bytes]]:
+    heads = [
+        head for head in parts.table[2::3] if records.EXTERNAL <= head < records.FIRST_CLASS
+    ]
+    return list(zip(heads, parts.links, strict=True))
+
+
+_ = Index
