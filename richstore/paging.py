@@ -20,7 +20,7 @@ belong. `Commit.write` does it in three steps:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from richstore import pages
@@ -632,11 +632,18 @@ class Commit:
         """Count the references to shared records; those without any go."""
         engine = self.tx.engine
         names: list[bytes] = []
-        while self.references:
-            name, change = self.references.popitem()
-            if not change:
+        suspects: dict[bytes, None] = {}
+        lost: set[bytes] = set()
+        while self.references or suspects:
+            if not self.references:
+                # what refers to itself in a circle is not found by counting
+                for other, kept in (Circle(engine, suspects.popitem()[0]).lost() or {}).items():
+                    names.append(other)
+                    lost.add(other)
+                    self._delete_shared(other, kept)
                 continue
-            stored = engine.get(name)
+            name, change = self.references.popitem()
+            stored = engine.get(name) if change and name not in lost else None
             if stored is None:
                 continue
             count = (records.count_of(stored) or 0) + change
@@ -644,11 +651,16 @@ class Commit:
             if count > 0:
                 engine.put(name, records.with_count(name, stored, count))
                 self.counts[name] = count
+                if change < 0:
+                    suspects[name] = None
             else:
-                self.counts[name] = 0
-                engine.delete(name)
-                self._leave(stored, name)
+                self._delete_shared(name, stored)
         return names
+
+    def _delete_shared(self, name: bytes, stored: bytes) -> None:
+        self.counts[name] = 0
+        self.tx.engine.delete(name)
+        self._leave(stored, name)
 
     # --- afterwards ---
 
@@ -724,6 +736,76 @@ def restore(transaction: Any) -> None:
     kept.clear()
 
 
+class Circle:
+    """Looks for shared records that only refer to each other, from one of which a reference has gone.
+
+    Trial deletion: among the records below the suspect, those that are referred to from elsewhere are
+    alive, and what these refer to; all others are lost. It looks at `_CIRCLE` records at most. A larger
+    circle is left: `mark` puts it on the reclaim list as a suspect, for `compact()`.
+
+    Args:
+        engine: a write transaction.
+        suspect: the engine key of a shared record.
+    """
+
+    def __init__(self, engine: Any, suspect: bytes, limit: int | None = 500) -> None:
+        self.engine = engine
+        self.suspect = suspect
+        self.limit = limit
+
+    def lost(self) -> dict[bytes, bytes] | None:
+        """Return the shared records that are lost, with their bytes; None if it is too much."""
+        shared: dict[bytes, bytes] = {}
+        below: dict[bytes, set[bytes]] = {}
+        counts: Counter[bytes] = Counter()
+        todo = [self.suspect]
+        seen = 0
+        while todo:
+            name = todo.pop()
+            if name in shared:
+                continue
+            stored = self.engine.get(name)
+            if stored is None:
+                continue
+            shared[name] = stored
+            found: set[bytes] = set()
+            for linked in self._linked(name, stored):
+                if linked is None:
+                    seen += 1
+                    if self.limit is not None and seen > self.limit:
+                        self.engine.put(pages.RECLAIM + self.suspect, b"")
+                        return None
+                else:
+                    counts[linked] += 1
+                    found.add(linked)
+            below[name] = found
+            todo += found
+        alive = [name for name in shared if (records.count_of(shared[name]) or 0) > counts[name]]
+        while alive:
+            name = alive.pop()
+            if shared.pop(name, None) is not None:
+                alive += below[name]
+        return shared
+
+    def _linked(self, name: bytes, stored: bytes) -> Iterator[bytes | None]:
+        """Yield the shared records that a record refers to, itself or on its pages; None: a page."""
+        todo = [stored]
+        while todo:
+            yield None
+            for head, link in _links(records.parse(b"", todo.pop(), check=False)):
+                if head == records.EXTERNAL:
+                    other = records.read_external(link)[3]
+                    if other[:1] == pages.SHARED:
+                        yield other
+                    continue
+                cid = int.from_bytes(link, "big")
+                first, last = pages.page_name(cid, 0), pages.page_name(cid + 1, 0)
+                for _, page in self.engine.scan(first, last):
+                    todo.append(page)
+                    if len(todo) % 64 == 0:
+                        yield None
+
+
 class Reclaimer:
     """Deletes the records of containers that have left the store.
 
@@ -746,7 +828,14 @@ class Reclaimer:
             if mark is None:
                 self.tracker.reclaimable = False
                 break
-            if self._reclaim(mark[1:9], limit):
+            if mark[1:2] == pages.SHARED and len(mark) == 10:
+                if limit is not None:
+                    # a large circle, perhaps: only `compact` has the time
+                    self.tracker.reclaimable = False
+                    break
+                engine.delete(mark)
+                self._delete_all(Circle(engine, mark[1:], None).lost() or {})
+            elif self._reclaim(mark[1:9], limit):
                 engine.delete(mark)
         return self.deleted
 
@@ -785,10 +874,16 @@ class Reclaimer:
             count = (records.count_of(kept) or 0) - 1
             if count > 0:
                 engine.put(other, records.with_count(other, kept, count))
+                self._delete_all(Circle(engine, other, 50).lost() or {})
             else:
-                engine.delete(other)
-                self.deleted += 1
-                self._leave(other, kept)
+                self._delete_all({other: kept})
+
+    def _delete_all(self, lost: dict[bytes, bytes]) -> None:
+        for name in lost:
+            self.engine.delete(name)
+        for name, stored in lost.items():
+            self.deleted += 1
+            self._leave(name, stored)
 
 
 def compact(transaction: Any) -> int:

@@ -136,9 +136,9 @@ class Spread:
         self.before: Any = None
         self.kept: dict[int, Record] = {}
 
-    def copy(self) -> Spread:
-        """Return itself: the items are nodes of pages, and those have copies of their own."""
-        return self
+    def copy(self) -> Any:
+        """Return a whole container with the items."""
+        raise NotImplementedError
 
 
 class Kind(Protocol):

@@ -269,7 +269,7 @@ class _Verifier:
         todo = [name[1:] for name, _ in self.view.scan(pages.RECLAIM, after)]
         while todo:
             mark = todo.pop()
-            if mark[:1] == pages.SHARED:
+            if len(mark) == 9 and mark[:1] == pages.SHARED:
                 rows = [(mark, self.view.get(mark))]
             else:
                 end = (int.from_bytes(mark, "big") + 1).to_bytes(8, "big")

@@ -420,8 +420,13 @@ _BIG_ENDIAN = struct.pack("=H", 1) == b"\x00\x01"
 # --- reading ------------------------------------------------------------------------------------
 
 
-def parse(name: bytes, record: bytes) -> Parts:
+def parse(name: bytes, record: bytes, *, check: bool = True) -> Parts:
     """Check the envelope of a record and take it apart.
+
+    Args:
+        name: its engine key.
+        record: its bytes.
+        check: whether to compare the checksum.
 
     Raises:
         FormatError: it was written by a newer version.
@@ -437,7 +442,7 @@ def parse(name: bytes, record: bytes) -> Parts:
             f"use the version that wrote it, or a newer one"
         )
     body = memoryview(record)[_ENVELOPE.size :]
-    if zlib.crc32(body, zlib.crc32(name, flags)) != checksum:
+    if check and zlib.crc32(body, zlib.crc32(name, flags)) != checksum:
         raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
     at = 0
     key: bytes | None = None

@@ -183,7 +183,7 @@ class Adopter:
         content = node.content
         if isinstance(content, Spread):
             kind: Any = node.kind
-            whole = dict(content.pairs()) if kind.builtin is dict else kind.builtin(content)  # type: ignore[attr-defined]
+            whole = content.copy()
             node.content = node.work = whole
             kind.show(node.face, whole)
 

@@ -159,7 +159,9 @@ class ContainerKind(ABC):
 
     def begin(self, node: Node) -> None:
         """Make a working copy."""
-        node.work = node.content.copy()
+        content = node.content
+        # a spread one is only a way to its pages, which have working copies of their own
+        node.work = content.copy() if type(content) is self.builtin else content
         set_class(node.face, self.mediated)
 
     def install(self, node: Node) -> None:
@@ -176,7 +178,8 @@ class ContainerKind(ABC):
 
     def save(self, node: Node) -> Any:
         """Return a copy of the working copy."""
-        return node.work.copy()
+        work = node.work
+        return work.copy() if type(work) is self.builtin else work
 
     def restore(self, node: Node, saved: Any) -> None:
         """Put a saved copy back into the working copy."""

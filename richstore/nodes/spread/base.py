@@ -303,9 +303,30 @@ class SpreadContent(Spread):
         if not reverse:
             yield from fresh
 
+    # --- copies ---
+
+    def whole(self) -> Any:
+        """Return a container of the built-in class with the items."""
+        return self.builtin(self)
+
+    def copy(self) -> Any:
+        """Return a shallow copy, as the built-in class does."""
+        return self.whole()
+
+    def __copy__(self) -> Any:
+        return self.whole()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.whole().__reduce_ex__(protocol)
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self)
+
     @property
     def __class__(self) -> Any:
         """The class that it stands for: the proxy around it asks."""
         return self.builtin
 
-
+    @__class__.setter
+    def __class__(self, cls: type) -> None:
+        self.builtin().__class__ = cls

@@ -126,10 +126,6 @@ class SpreadList(SpreadContent):
         """Return how often a value occurs."""
         return sum(1 for item in self if item is value or item == value)
 
-    def copy(self) -> Any:
-        """Return the content itself for a working copy."""
-        return self
-
     def __eq__(self, other: object) -> Any:
         if not isinstance(other, list):
             return NotImplemented

@@ -88,10 +88,6 @@ class _Keyed(SpreadContent):
                     raise RuntimeError(f"{kind} changed size during iteration")
                 yield key
 
-    def copy(self) -> Any:
-        """Return the content itself for a working copy."""
-        return self
-
     def __ne__(self, other: object) -> Any:
         equal = self.__eq__(other)
         return equal if equal is NotImplemented else not equal
@@ -169,7 +165,8 @@ class SpreadDict(_Keyed):
         """Return a view of the items."""
         return _Items(self)  # type: ignore[arg-type]
 
-    def _whole(self) -> dict[Any, Any]:
+    def whole(self) -> dict[Any, Any]:
+        """Return a dict with the items."""
         return dict(self.pairs())
 
     def __eq__(self, other: object) -> Any:
@@ -184,24 +181,24 @@ class SpreadDict(_Keyed):
         return True
 
     def __or__(self, other: Any) -> Any:
-        return self._whole() | _plain(other)
+        return self.whole() | _plain(other)
 
     def __ror__(self, other: Any) -> Any:
-        return _plain(other) | self._whole()
+        return _plain(other) | self.whole()
 
     def __repr__(self) -> str:
-        return repr(self._whole())
+        return repr(self.whole())
 
     def __str__(self) -> str:
-        return repr(self._whole())
+        return repr(self.whole())
 
     def __format__(self, form: str) -> str:
-        return format(self._whole(), form)
+        return format(self.whole(), form)
 
 
 def _plain(other: Any) -> Any:
     if isinstance(other, SpreadDict):
-        return other._whole()
+        return other.whole()
     return set(other) if isinstance(other, SpreadSet) else other
 
 

@@ -91,7 +91,7 @@ def gather(tx: Transaction, node: Node, content: Any = None) -> None:
     kind: Any = node.kind
     spread = node.work
     if content is None:
-        content = dict(spread.pairs()) if isinstance(spread, SpreadDict) else kind.builtin(spread)
+        content = spread.whole()
     tx.take(node)
     kind.gather(node, content)
     assert node.record is not None
