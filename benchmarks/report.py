@@ -1,4 +1,4 @@
-"""What a run leaves: a Markdown table and a JSON file."""
+"""What a run leaves: a JSON file, and from it a page of tables and plots."""
 
 from __future__ import annotations
 
@@ -6,68 +6,69 @@ import json
 import os
 import platform
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
-from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from benchmarks.timing import Result, Scale
+from benchmarks.bench import Bench, Note, Row
+from benchmarks.timing import Result
 
-__all__ = ["table", "update_page", "write"]
+__all__ = ["Run", "read", "write"]
 
 _PACKAGES = (
-    "richstore", "lmdb", "wrapt", "cloudpickle", "ZODB", "diskcache", "sqlitedict",
+    "richstore", "lmdb", "wrapt", "cloudpickle", "ZODB", "BTrees", "dbzero", "diskcache",
+    "sqlitedict", "rocksdict",
 )  # fmt: skip
 
 
-def table(results: Iterable[Result]) -> str:
-    """Return the figures as Markdown, one table for each group."""
-    lines: list[str] = []
-    for group, rows in groupby(results, lambda result: result.group):
-        lines += [f"**{group}**", ""]
-        lines += ["| what | beside | takes | at most |", "| --- | --- | ---: | ---: |"]
-        for row in rows:
-            limit = "" if row.limit is None else _number(row.limit, row.unit)
-            takes = _number(row.value, row.unit)
-            if not row.holds:
-                takes = f"**{takes}** (over)"
-            lines.append(f"| {row.name} | {row.beside} | {takes} | {limit} |")
-        lines.append("")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Run:
+    """A run as it was kept.
+
+    Attributes:
+        about: what it ran on, and how much was run.
+        results: figures of richstore beside plain Python and bare LMDB.
+        rows: figures of all peers.
+        notes: what was left out, and why.
+    """
+
+    about: dict[str, Any]
+    results: list[Result]
+    rows: list[Row]
+    notes: list[Note]
 
 
-def _number(value: float, unit: str) -> str:
-    digits = f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-    return f"{digits} {unit}"
-
-
-_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
-
-
-def update_page(page: Path, tables: str) -> None:
-    """Put tables into a page, in place of those between its two marks."""
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no place for figures: {_BEGIN} … {_END}")
-    page.write_text(f"{before}{begin}\n\n{tables}\n{end}{after}", encoding="utf-8")
-
-
-def write(file: Path, results: Iterable[Result], scale: Scale, left_out: Iterable[str]) -> None:
-    """Keep a run as JSON: what it ran on, how much was run, and every figure with its rounds."""
+def write(file: Path, bench: Bench, seconds: float) -> None:
+    """Keep a run as JSON, with the figure of every round."""
     run = {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processors": os.cpu_count(),
-        "packages": dict(_versions()),
-        "left out": list(left_out),
-        "scale": asdict(scale),
-        "results": [result.raw() for result in results],
+        "about": {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "processors": os.cpu_count(),
+            "packages": dict(_versions()),
+            "minutes": round(seconds / 60, 1),
+            "scale": asdict(bench.scale),
+        },
+        "notes": [asdict(note) for note in bench.notes],
+        "results": [result.raw() for result in bench.results],
+        "rows": [row.raw() for row in bench.rows],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(run, indent=1, ensure_ascii=False, default=float)
     file.write_text(_short(text) + "\n", encoding="utf-8")
+
+
+def read(file: Path) -> Run:
+    """Return a run that was kept."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    names = {each.name for each in fields(Result)}
+    results = []
+    for raw in kept["results"]:
+        known = {key: value for key, value in raw.items() if key in names}
+        results.append(Result(**{**known, "seconds": tuple(raw["seconds"])}))
+    rows = [Row(**raw) for raw in kept["rows"]]
+    return Run(kept["about"], results, rows, [Note(**raw) for raw in kept["notes"]])
 
 
 def _versions() -> Iterable[tuple[str, str]]:
@@ -79,7 +80,7 @@ def _versions() -> Iterable[tuple[str, str]]:
 
 
 def _short(text: str) -> str:
-    """Put lists of numbers on one line each, so that a result can be read and compared."""
+    """Put lists of numbers on one line each, so that a run can be read and compared."""
     lines: list[str] = []
     inside = False
     for line in text.split("\n"):
@@ -89,5 +90,7 @@ def _short(text: str) -> str:
             inside = not bare.startswith("]")
         else:
             lines.append(line)
-            inside = bare in ('"rounds": [', '"seconds": [')
+            inside = bare in (
+                '"rounds": [', '"seconds": [', '"samples": [', '"sizes": [', '"rows": [',
+            ) and "{" not in bare and not line.startswith(' "')  # fmt: skip
     return "\n".join(lines)

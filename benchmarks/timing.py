@@ -34,6 +34,25 @@ class Scale:
         syncs: operations of a round that wait for the disk.
         processes: fresh interpreters for each side.
         values: how many values the larger store has.
+        sizes: items of lists, dicts and sets.
+        rows: lengths of lists of small dicts that are scanned.
+        turn: seconds that a visit to a peer lasts at least, or one operation.
+        turn_count: operations of a visit at most.
+        budget: seconds that the visits to a peer at a size take together, about.
+        least: visits that even the slowest gets.
+        most: visits at most.
+        objects: objects of a transaction.
+        payloads: bytes of each of them.
+        shots: rounds of that.
+        depths: levels of nesting.
+        mix: operations of the mix of gets, sets and deletes.
+        appends: items that a process appends beside others.
+        contests: rounds of one process and of four.
+        cold: items that are read cold after an opening.
+        counted: operations whose bytes and syncs are counted.
+        churn: entries of the dict that is changed over and over.
+        churns: how often all of them are changed.
+        patience: seconds until a task counts as hopeless.
     """
 
     rounds: int = 31
@@ -43,6 +62,25 @@ class Scale:
     syncs: int = 3
     processes: int = 15
     values: int = 10_000
+    sizes: tuple[int, ...] = (10, 10**3, 10**5, 10**6, 10**7)
+    rows: tuple[int, ...] = (10**5, 10**6)
+    turn: float = 0.01
+    turn_count: int = 300
+    budget: float = 0.3
+    least: int = 3
+    most: int = 31
+    objects: int = 1000
+    payloads: tuple[int, ...] = (128, 256)
+    shots: int = 11
+    depths: tuple[int, ...] = (1, 3, 10)
+    mix: int = 4000
+    appends: int = 2000
+    contests: int = 7
+    cold: int = 50
+    counted: int = 5
+    churn: int = 10_000
+    churns: int = 6
+    patience: float = 120.0
 
 
 @dataclass(frozen=True)

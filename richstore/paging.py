@@ -192,6 +192,10 @@ class Commit:
                     continue
                 if claimant is not None:
                     shared = self._share(node)
+                    # it walks again, and will not get below this node
+                    for claim in claimed.pop(claimant, ()):
+                        if claims.get(claim) is claimant:
+                            del claims[claim]
                     for one in (claimant, shared, other):
                         if one is not None and one not in todo and self._is_current(one):
                             todo.append(one)
@@ -677,12 +681,12 @@ class Commit:
                 record.dismiss(node)
             record.order = tx.orders.get(record)
             record.links = one.links
-        for record in self.dropped:
-            tracker.unload(record)
-            record.detach(self.before)
             if record.root is not record:
                 tracker.live[record.name] = record
                 tracker.remember(record)
+        for record in self.dropped:
+            tracker.unload(record)
+            record.detach(self.before)
         for name, count in self.counts.items():
             record = tracker.live.get(name)
             if record is not None and count:

@@ -1,7 +1,8 @@
 """Fixtures of the behaviour tests: stores on both engines, and checks that hold for every test.
 
 `box` is an open store that knows how to be closed and opened again; `store` is its store, for
-tests that never reopen. `canonical` compares values by content and by shared references.
+tests that never reopen. After each test the store is verified. `page` runs a test with the default
+page target and with a tiny one. `canonical` compares values by content and by shared references.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = str(Path(__file__).parent)
+TINY = 64  # bytes: a page target at which nearly every container spreads over many records
 if HERE not in sys.path:  # so that tests and their subprocesses import sample_classes by name
     sys.path.insert(0, HERE)
 
@@ -52,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("markers", "timeout(seconds): a limit, kept by pytest-timeout")
     config.addinivalue_line("markers", "may_leak: skip the check for leaked files and threads")
+    config.addinivalue_line("markers", "may_damage: skip the check of the store after the test")
     settings.load_profile("long" if config.getoption("--long") else "ci")
 
 
@@ -94,6 +97,38 @@ class Box:
         return richstore.plain(self.reopen()[key])
 
 
+def check_store(store: Any) -> None:
+    """Fail when a store has a record that is damaged, missing, unreachable or doubly owned."""
+    report = store.verify()
+    assert report.ok, "\n".join(report.problems)
+    assert report.problems == []
+    assert report.unreachable == 0
+
+
+def _check_after_test(request: pytest.FixtureRequest, made: Box) -> None:
+    """Verify the store of a test, unless the test closed it, damaged it or is still in a block."""
+    from richstore.transaction import current
+
+    if request.node.get_closest_marker("may_damage") or made.store.closed:
+        return
+    if hasattr(made.store, "verify") and current(made.store._tracker) is None:
+        check_store(made.store)
+
+
+@pytest.fixture(params=["default", "tiny"])
+def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with the default page target, and with one at which small values spread.
+
+    A module takes it with `pytestmark = pytest.mark.usefixtures("page")`; the file format does not
+    depend on the target.
+    """
+    name: str = request.param
+    if name == "tiny":
+        paging = pytest.importorskip("richstore.paging", reason="values spread over no pages yet")
+        monkeypatch.setattr(paging, "PAGE", TINY)
+    return name
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     """The path of a store file that does not exist yet."""
@@ -105,16 +140,22 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
     """An open, empty store on each engine, with a way to reopen it."""
     target = "memory:" if request.param == "memory" else str(tmp_path / "test.db")
     made = Box(target)
-    yield made
-    made.store.close()
+    try:
+        yield made
+        _check_after_test(request, made)
+    finally:
+        made.store.close()
 
 
 @pytest.fixture
-def file_box(tmp_path: Path) -> Iterator[Box]:
+def file_box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
     """An open, empty store on LMDB."""
     made = Box(str(tmp_path / "test.db"))
-    yield made
-    made.store.close()
+    try:
+        yield made
+        _check_after_test(request, made)
+    finally:
+        made.store.close()
 
 
 @pytest.fixture

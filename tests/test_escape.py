@@ -34,6 +34,8 @@ from test_parity import DICTS, LISTS, SETS
 
 import richstore
 
+pytestmark = pytest.mark.usefixtures("page")
+
 Operation = Callable[[Any], Any]
 
 

@@ -46,6 +46,8 @@ from sample_classes import Account, Point, SlotPoint, Slotted
 
 import richstore
 
+pytestmark = pytest.mark.usefixtures("page")
+
 Use = Callable[[Any], Any]
 plain = richstore.plain
 

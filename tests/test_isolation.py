@@ -13,7 +13,7 @@ from sample_classes import Account, SlotPoint, Slotted
 
 import richstore
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("page")]
 
 # kind -> (value, reach the shared proxy, change it, what a reader reads)
 KINDS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -50,6 +50,36 @@ KINDS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any], Callable
         lambda v: v,
         lambda v: delattr(v, "name"),
         lambda v: [hasattr(v, "name"), getattr(v, "name", None)],
+    ),
+    "long list": (
+        [{"n": n} for n in range(1500)],
+        lambda v: v,
+        lambda v: v.insert(700, {"new": [1]}),
+        lambda v: [len(v), v[699], v[700], v[-1], v[698:702], sum("new" in row for row in v)],
+    ),
+    "row of a long list": (
+        [{"n": n} for n in range(1500)],
+        lambda v: v[1200],
+        lambda v: v.update(seen=True),
+        lambda v: [dict(v), len(v), "seen" in v],
+    ),
+    "cut of a long list": (
+        list(range(5000)),
+        lambda v: v,
+        lambda v: v.__delitem__(slice(100, 4900)),
+        lambda v: [len(v), v[100], v[-100], 2500 in v, sum(v)],
+    ),
+    "long dict": (
+        {f"key{n}": [n] for n in range(1500)},
+        lambda v: v,
+        lambda v: (v.update(new={}), v.pop("key7")),
+        lambda v: [len(v), v.get("key7"), v.get("new"), next(reversed(v)), len(list(v.items()))],
+    ),
+    "long set": (
+        {f"member{n}" for n in range(1500)},
+        lambda v: v,
+        lambda v: v.discard("member7"),
+        lambda v: [len(v), "member7" in v, len(set(v)), v >= {"member7"}],
     ),
     "slots": (Slotted("a"), lambda v: v, lambda v: setattr(v, "name", "b"), lambda v: [v.name]),
     "slots dataclass": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import canonical
+from conftest import TINY, canonical, check_store
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -147,6 +148,8 @@ LIST_CALLS: dict[str, Callable[[Any, int, Any], Any]] = {
     "swap": lambda v, n, x: v.__setitem__(slice(None), v[1:] + v[:1]),
     "alias": lambda v, n, x: v.append(v[n - 3]),
     "remove": lambda v, n, x: v.remove(n),
+    "grow": lambda v, n, x: v.__setitem__(slice(n, n), range(n * 8)) if len(v) < 90 else None,
+    "shrink": lambda v, n, x: v.__delitem__(slice(n, len(v) - n)),
     "bad": lambda v, n, x: v.extend([x, threading.Lock(), n]),
     "bad iterable": lambda v, n, x: v.extend(failing([x])),
     "bad key": lambda v, n, x: v.sort(key=fail) if len(v) else fail(),
@@ -162,6 +165,8 @@ DICT_CALLS: dict[str, Callable[[Any, int, Any], Any]] = {
     "popitem": lambda v, n, x: v.popitem(),
     "clear": lambda v, n, x: v.clear() if n == 0 else None,
     "move": lambda v, n, x: v.update({"moved": v["p"]}) or v.__delitem__("p"),
+    "grow": lambda v, n, x: v.update((f"grown {m}", m) for m in range(n * 5)),
+    "shrink": lambda v, n, x: [v.popitem() for _ in range(len(v) - n)] and None,
     "bad": lambda v, n, x: v.update({"p": x, "bad": [threading.Lock()]}),
     "bad iterable": lambda v, n, x: v.update(failing([("p", x)])),
 }
@@ -173,6 +178,8 @@ SET_CALLS: dict[str, Callable[[Any, int, Any], Any]] = {
     "isub": lambda v, n, x: v.__isub__({1, 2, "x"}) and None,
     "ixor": lambda v, n, x: v.__ixor__({n, "x"}) and None,
     "clear": lambda v, n, x: v.clear() if n == 0 else None,
+    "grow": lambda v, n, x: v.update(range(100, 100 + n * 8)),
+    "shrink": lambda v, n, x: v.difference_update(range(100 + n, 200)),
     "bad": lambda v, n, x: v.update(failing([n, "w"])),
     "unhashable": lambda v, n, x: v.update([n, [1]]),
 }
@@ -203,6 +210,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _open(self) -> None:
         self.stores = [richstore.open(self.path, synchronous="off") for _ in range(2)]
+
+    def _verify(self) -> None:
+        if not self.blocks and hasattr(self.store, "verify"):
+            check_store(self.store)
 
     def _close(self) -> None:
         for view, _expected in self.views:
@@ -447,6 +458,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert self._content(view) == expected
         view.close()
 
+    @precondition(lambda self: not self.blocks)
+    @rule()
+    def verify(self) -> None:
+        """Walk all records of the store, now and then."""
+        self._verify()
+
     # --- what always holds ------------------------------------------------------------------
 
     @staticmethod
@@ -487,11 +504,16 @@ class StoreMachine(RuleBasedStateMachine):
             with contextlib.suppress(richstore.ClosedError):
                 block.__exit__(LookupError, LookupError("teardown"), None)
             self._go_back(state)
-        self._close()
+        try:
+            self._verify()
+        finally:
+            self._close()
         expected = sorted(((k, canonical(v)) for k, v in self.model.items()), key=repr)
-        with richstore.open(self.path) as store:
-            found = self._content(store)
-        self.directory.cleanup()
+        try:
+            with richstore.open(self.path) as store:
+                found = self._content(store)
+        finally:
+            self.directory.cleanup()
         assert found == expected
 
 
@@ -499,3 +521,30 @@ TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings()
 TestStoreMachine.__doc__ = "Any sequence of calls leaves store and plain model equal."
 TestStoreMachine = pytest.mark.timeout(0)(TestStoreMachine)
+
+
+class TinyStoreMachine(StoreMachine):
+    """The same, with a page target at which nearly every container spreads over many records."""
+
+    def __init__(self) -> None:
+        paging = pytest.importorskip("richstore.paging", reason="values spread over no pages yet")
+        self.page, paging.PAGE = paging.PAGE, TINY
+        try:
+            super().__init__()
+        except BaseException:
+            paging.PAGE = self.page
+            raise
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            sys.modules["richstore.paging"].PAGE = self.page  # type: ignore[attr-defined]
+
+
+TestTinyStoreMachine = TinyStoreMachine.TestCase
+TestTinyStoreMachine.settings = settings(
+    max_examples=max(100, settings().max_examples // 3)  # a third of the time of the other machine
+)
+TestTinyStoreMachine.__doc__ = "Any sequence of calls leaves spread store and plain model equal."
+TestTinyStoreMachine = pytest.mark.timeout(0)(TestTinyStoreMachine)

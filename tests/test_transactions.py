@@ -9,6 +9,8 @@ from sample_classes import Account, Bare, Point
 
 import richstore
 
+pytestmark = pytest.mark.usefixtures("page")
+
 
 class Stop(Exception):
     """Raised by the tests to leave a block."""
