@@ -285,7 +285,10 @@ class _Verifier:
                 if name[:1] not in (pages.PAGE, pages.SHARED):
                     continue
                 for row, link in _links(records.parse(name, stored)):
-                    todo.append(records.read_external(link)[3] if row == records.EXTERNAL else link)
+                    if row == records.EXTERNAL:
+                        link = records.read_external(link)[3]
+                        self.references[link] += 1
+                    todo.append(link)
         return found
 
 
