@@ -71,7 +71,7 @@ class Commit:
         self.gone: list[int] = []
         # by engine key of a shared record: references more or fewer
         self.references: Counter[bytes] = Counter()
-        self.counts: dict[bytes, int] = {}
+        self.counts: dict[bytes, int] = transaction.reclaimed
         self.hopeless: set[Record] = set()
 
     # --- the steps ---
@@ -96,7 +96,14 @@ class Commit:
                 self.gone.append(content.cid)
         self._divide(changed)
         for record, one in self.encoded.items():
-            engine.put(record.name, one.data)
+            data = one.data
+            if record.count is not None:
+                # what was reclaimed meanwhile is known to the engine alone
+                kept = engine.get(record.name)
+                data = records.with_count(
+                    record.name, data, (records.count_of(kept) or 0) if kept is not None else 0
+                )
+            engine.put(record.name, data)
             names.append(record.name)
             if one.links is not record.links and one.links != record.links:
                 self._refer(one.links, record.links)
@@ -121,9 +128,12 @@ class Commit:
                 engine.put(pages.RECLAIM + cid.to_bytes(8, "big"), b"")
         if not names and not tx.count and not tx.written:
             return False
-        if self.tracker.reclaimable:
-            Reclaimer(self.tracker, engine).run(RECLAIM)
-        self.tracker.reclaimable = self.tracker.reclaimable or bool(self.gone)
+        if self.tracker.reclaimable or self.gone:
+            self.tracker.reclaimable = True
+            reclaimer = Reclaimer(self.tracker, engine)
+            reclaimer.run(RECLAIM)
+            self.counts |= reclaimer.counts
+            names += reclaimer.counts
         if tx.count:
             count = self.tracker.count(engine.get) + tx.count
             engine.put(COUNT_KEY, count.to_bytes(8, "little"))
@@ -300,7 +310,7 @@ class Commit:
             items = len(main.work)
             if size > PAGE and items > 1 and record not in self.hopeless:
                 return self._split(record, main)
-            if size < PAGE // _SMALL:
+            if size < PAGE // _SMALL or not items:
                 return self._shrink(record, main, size)
         if size > PAGE and record not in self.hopeless:
             return self._spread(record, one)
@@ -822,6 +832,8 @@ class Reclaimer:
         self.tracker = tracker
         self.engine = engine
         self.deleted = 0
+        # shared records that are referred to less often now
+        self.counts: dict[bytes, int] = {}
 
     def run(self, limit: int | None) -> int:
         """Delete at most so many records; None: all there are. Return how many were."""
@@ -878,6 +890,7 @@ class Reclaimer:
             count = (records.count_of(kept) or 0) - 1
             if count > 0:
                 engine.put(other, records.with_count(other, kept, count))
+                self.counts[other] = count
                 self._delete_all(Circle(engine, other, 50).lost() or {})
             else:
                 self._delete_all({other: kept})
@@ -885,6 +898,7 @@ class Reclaimer:
     def _delete_all(self, lost: dict[bytes, bytes]) -> None:
         for name in lost:
             self.engine.delete(name)
+            self.counts[name] = 0
         for name, stored in lost.items():
             self.deleted += 1
             self._leave(name, stored)
@@ -893,4 +907,7 @@ class Reclaimer:
 def compact(transaction: Any) -> int:
     """Delete everything that waits to be reclaimed, in a transaction; return how many records."""
     transaction.written = True
-    return Reclaimer(transaction.tracker, transaction.engine).run(None)
+    reclaimer = Reclaimer(transaction.tracker, transaction.engine)
+    deleted = reclaimer.run(None)
+    transaction.reclaimed |= reclaimer.counts
+    return deleted

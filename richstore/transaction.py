@@ -108,12 +108,14 @@ class Transaction:
         "holds",
         "left",
         "levels",
+        "memo",
         "numbered",
         "orders",
         "outer",
         "progress",
         "reach",
         "rearranged",
+        "reclaimed",
         "reshaped",
         "roots",
         "task",
@@ -154,6 +156,10 @@ class Transaction:
         self.reshaped: list[tuple[Node, Any]] = []
         # the nodes of each record that the commit has rearranged, as they were before
         self.rearranged: dict[Record, Any] = {}
+        # shared records that lost references when others were reclaimed, and how many they have
+        self.reclaimed: dict[bytes, int] = {}
+        # what the values of one operation on several pages became, see `nodes.adopt.Adopter`
+        self.memo: dict[int, tuple[Any, Any]] | None = None
         # whether something was put that no record or cell tells
         self.written = False
         # whether it has taken numbers for the tracker to give

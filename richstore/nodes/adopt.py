@@ -73,7 +73,8 @@ class Adopter:
         self.aliases = False
         self.births: list[Node] = []
         # by id: what an original became, and the original, to keep its id taken
-        self.memo: dict[int, tuple[Any, Any]] = {}
+        shared = None if transaction is None else transaction.memo
+        self.memo: dict[int, tuple[Any, Any]] = {} if shared is None else shared
         # containers that have a node but no content yet, so that depth costs no stack
         self.queue: list[tuple[Callable[[], None], Path]] | None = None
         self.path: Path = None
@@ -93,6 +94,7 @@ class Adopter:
             return value
         known = self.memo.get(id(value))
         if known is not None:
+            self.aliases = True
             return known[0]
         simple = SIMPLE.get(kind)
         if simple is not None and simple.only_atoms(value):

@@ -8,7 +8,8 @@ touch everything *gather* the container first: it is whole until the commit.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from richstore import paging
@@ -96,6 +97,18 @@ def gather(tx: Transaction, node: Node, content: Any = None) -> None:
     kind.gather(node, content)
     assert node.record is not None
     tx.removed(node.record)
+
+
+@contextmanager
+def _together(tx: Transaction) -> Iterator[None]:
+    """Do all of an operation on several pages or nothing; an object that occurs twice is one node."""
+    outer = tx.memo
+    tx.memo = {} if outer is None else outer
+    try:
+        with tx.nested():
+            yield
+    finally:
+        tx.memo = outer
 
 
 def _gathered(operation: Callable[..., Any], removes: bool) -> Callable[..., Any]:
@@ -211,7 +224,7 @@ def list_set(tx: Transaction, node: Node, index: Any, value: Any) -> None:
             f"attempt to assign sequence of size {len(value)} to extended slice of size "
             f"{len(wanted)}"
         )
-    with tx.nested():
+    with _together(tx):
         for at, item in zip(wanted, value, strict=True):
             list_set(tx, node, at, item)
 
@@ -352,7 +365,7 @@ def dict_setdefault(tx: Transaction, node: Node, key: Any, default: Any) -> Any:
 
 
 def dict_update(tx: Transaction, node: Node, new: dict[Any, Any]) -> None:
-    with tx.nested():
+    with _together(tx):
         for key, value in new.items():
             if isinstance(node.work, SpreadDict):
                 dict_set(tx, node, key, value)
@@ -407,7 +420,7 @@ def set_add(tx: Transaction, node: Node, item: Any) -> None:
 
 
 def set_update(tx: Transaction, node: Node, items: list[Any]) -> None:
-    with tx.nested():
+    with _together(tx):
         for item in items:
             if isinstance(node.work, paging.Spread):
                 set_add(tx, node, item)
