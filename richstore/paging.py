@@ -40,7 +40,7 @@ _SMALL = 4
 # How full pages are made at the end of a container, where more may follow, and elsewhere.
 _FULL, _ROOMY = 0.97, 0.65
 # Records of deleted values that one commit deletes.
-RECLAIM = 16
+RECLAIM = 64
 
 
 def belongs(page: Record, content: Spread) -> bool:
@@ -178,13 +178,13 @@ class Commit:
         Returns:
             These, and all that were changed by it.
         """
-        todo = list(changed)
-        affected = dict.fromkeys(todo)
+        todo = dict.fromkeys(changed)
+        affected = dict(todo)
         claims: dict[Node, Record] = {}
         claimed: dict[Record, list[Node]] = {}
         tracker = self.tracker
         while todo:
-            record = todo.pop()
+            record = todo.popitem()[0]
             for node in claimed.pop(record, ()):
                 if claims.get(node) is record:
                     del claims[node]
@@ -207,20 +207,23 @@ class Commit:
                         if claims.get(claim) is claimant:
                             del claims[claim]
                     for one in (claimant, shared, other):
-                        if one is not None and one not in todo and self._is_current(one):
-                            todo.append(one)
-                            affected[one] = None
+                        if one is not None and self._is_current(one):
+                            todo[one] = affected[one] = None
                     continue
                 claims[node] = record
                 mine.append(node)
                 if other is not record and other is not None and other not in claimed:
                     if other not in todo and self._is_current(other):
                         # it may still have the node
-                        todo.append(other)
+                        todo[other] = None
                 if node.kids is None:
                     node.kids = node.kind.scan(node, adopt)
                 stack += node.kids
-        for node, record in claims.items():
+        moves = [(node, record) for node, record in claims.items() if node.record is not record]
+        for record in {one for node, record in moves for one in (node.record, record)}:
+            if record is not None:
+                self._rearrange(record)
+        for node, record in moves:
             old = node.record
             if old is not record:
                 if old is not None and self._is_current(old):
@@ -233,11 +236,10 @@ class Commit:
         return affected
 
     def _move(self, node: Node, record: Record) -> None:
+        """Let a node live in another record; both have been noted by `_rearrange`."""
         old = node.record
         if old is not None:
-            self._rearrange(old)
             old.dismiss(node)
-        self._rearrange(record)
         node.fragment = None
         record.take_in(node)
         if record.base is None:
@@ -254,6 +256,8 @@ class Commit:
         record.count = 0
         record.value = node.face
         self.made[record] = None
+        self._rearrange(old)
+        self._rearrange(record)
         self._move(node, record)
         return record
 
@@ -280,9 +284,9 @@ class Commit:
         found = {record: reach(tx, record) for record in changed}
         if any(one.foreign for one in found.values()):
             found = {record: reach(tx, record) for record in self._settle(changed)}
-        todo = list(found)
+        todo = dict.fromkeys(found)
         while todo:
-            record = todo.pop()
+            record = todo.popitem()[0]
             if not self._is_current(record):
                 continue
             reached = found.pop(record, None) or reach(tx, record)
@@ -298,8 +302,7 @@ class Commit:
             for other in self._settle(affected):
                 self.encoded.pop(other, None)
                 found.pop(other, None)
-                if other not in todo:
-                    todo.append(other)
+                todo[other] = None
 
     def _fit(self, record: Record, one: Encoded) -> list[Record] | None:
         """Divide or join a record of the wrong size; return the records this changes, or None."""
@@ -473,7 +476,7 @@ class Commit:
                 raise CorruptionError(f"page {record.name!r} is not in the index of its list")
             _, index, at = path[-1]
             if len(path) == 1 and len(index.ids) == 1:
-                return self._gather(record, owner, main)
+                return None if cid in self.tx.built else self._gather(record, owner, main)
             if not main.work:
                 tree.replace(path, at + 1, [], self.tracker.number)
                 self._drop(record)
@@ -489,7 +492,7 @@ class Commit:
             after = self._neighbour(cid, pid)
             before = self._neighbour(cid, pid, reverse=True)
             if after is None and before is None:
-                return self._gather(record, owner, main)
+                return None if cid in self.tx.built else self._gather(record, owner, main)
             if not main.work:
                 if after is None:
                     self.tx.set_cell(cell_name(cid), Directory(directory.count, before))
@@ -565,7 +568,8 @@ class Commit:
         nodes = one.nodes
         main = record.main if record.owner is not None else None
         threshold = PAGE // 2
-        while threshold >= 16:
+        # what comes out smaller would come back at once
+        while threshold > PAGE // _SMALL:
             chosen: list[Node] = []
             sizes: dict[Node, int] = {}
             counted: set[Node] = set()
@@ -584,7 +588,7 @@ class Commit:
                 for node in chosen:
                     affected |= dict.fromkeys(self._spread_one(node, sizes))
                 return list(affected)
-            threshold //= 4
+            threshold = threshold * 3 // 4
         self.hopeless.add(record)
         return None
 

@@ -543,6 +543,7 @@ class Transaction:
                 raise detached(node)
             if record in self.reach and part not in self._reachable(record):
                 changed = {one.record for one in self.touched if one.record is not None}
+                changed.update(self.fresh.values())
                 if not any(part in reachable(self, other) for other in changed - {record}):
                     raise detached(node)
             owner = record.owner
