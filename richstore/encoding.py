@@ -27,11 +27,13 @@ class Reached(NamedTuple):
         nodes: nodes of the record, each after those it refers to.
         mains: main nodes of other records.
         foreign: other nodes of other records; they, or the record, have to move.
+        new: if only the last of `nodes` has changed, how many at their beginning are new; else None.
     """
 
     nodes: list[Node]
     mains: set[Node]
     foreign: list[Node]
+    new: int | None = None
 
 
 class Encoded(NamedTuple):
@@ -56,10 +58,14 @@ def reach(transaction: Any, record: Record) -> Reached:
     """Return what a record's value refers to."""
     known = _known_order(transaction, record)
     if known is not None:
-        return Reached(known, set(record.externals), [])
+        nodes, new = known
+        return Reached(nodes, set(record.externals) if record.externals else _NONE, [], new)
     found = Reached([], set(), [])
     _walk(transaction, record, found)
     return found
+
+
+_NONE: set[Node] = set()
 
 
 def reachable(transaction: Any, record: Record) -> set[Node]:
@@ -76,7 +82,7 @@ def _walk(
     transaction: Any, record: Record, found: Reached, *, everything: bool = False
 ) -> None:
     adopt = transaction.tracker.faces.adopter(transaction, record)
-    nodes, mains, foreign = found
+    nodes, mains, foreign, _ = found
     entered: set[Node] = set()
     # entries: a node whose kids are still to come, or one that is complete (marked by None)
     stack: list[Node | None] = [*reversed(transaction.tracker.faces.nodes_in(record.value))]
@@ -136,7 +142,7 @@ def _check_keys(record: Record, node: Node, before: list[Node]) -> None:
             )
 
 
-def _known_order(transaction: Any, record: Record) -> list[Node] | None:
+def _known_order(transaction: Any, record: Record) -> tuple[list[Node], int | None] | None:
     """Return the order of the last commit, with new leaves in front, if nothing else is new.
 
     So a change costs what it changes, not a walk over the record.
@@ -146,11 +152,13 @@ def _known_order(transaction: Any, record: Record) -> list[Node] | None:
         return None
     adopt: Any = None
     new: list[Node] = []
+    only_last = True
     for node, (_, before) in transaction.touched.items():
         if node.record is not record:
             continue
         if before is None or not node.kind.keeps_fragment:
             return None
+        only_last = only_last and node is known[-1]
         kids = node.kids
         if kids is None:
             if adopt is None and node.kind.finds_strays:
@@ -169,17 +177,15 @@ def _known_order(transaction: Any, record: Record) -> list[Node] | None:
                 return None
             new.append(kid)
         node.kids = kids
-    if not new:
-        return known if len(known) == len(record.nodes) else None
-    nodes = new + known
+    nodes = new + known if new else known
     if len(nodes) != len(record.nodes) or len(set(new)) != len(new):
         return None
-    return nodes
+    return nodes, len(new) if only_last else None
 
 
 def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     """Return the encoded form of a record whose nodes all live in it."""
-    nodes, mains, _ = reached
+    nodes, mains, _, new = reached
     pickler: records.RecordPickler | None = None
     class_table: dict[type, int] = {}
     made: list[bytes] = []
@@ -189,7 +195,10 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     spreads: list[int] = []
     if record.externals or mains:
         record.refer_to(mains)
-    for node in nodes:
+    kept = record.kept if new is not None and not record.externals else None
+    # only the new nodes and the last one, where what was written before them can be taken again
+    todo = nodes if kept is None else [*nodes[:new], nodes[-1]]
+    for node in todo:
         fragment = node.fragment
         if fragment is None:
             if pickler is None:
@@ -202,6 +211,18 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
         if type(node.work) in _SPREADS:
             spreads.append(node.work.cid)
             links.append(node.work.cid.to_bytes(8, "big"))
+    joined: tuple[bytes, bytes] | None = None
+    if kept is not None or len(nodes) > 8:
+        narrow = sum(map(len, table)) == records.NARROW_ROW * len(todo)
+        if kept is not None and not (narrow and not links and not made and not class_table):
+            return encode(transaction, record, reached._replace(new=None))
+        if narrow and not (links or made or class_table or record.externals):
+            last, last_row = fragments.pop(), table.pop()
+            if kept is not None:
+                fragments.append(kept[0])
+                table.append(kept[1])
+            joined = b"".join(fragments), b"".join(table)
+            fragments, table = [joined[0], last], [joined[1], last_row]
     shared: list[bytes] = []
     for main, slot in record.externals.items():
         other = main.record
@@ -222,7 +243,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     if pickler is not None:
         pickler.clear_memo()
         record.tracker.picklers.append(pickler)
-    transaction.orders[record] = nodes
+    transaction.orders[record] = nodes, joined
     dead: list[Node] = []
     if len(nodes) != len(record.nodes):
         reached_nodes = set(nodes)
@@ -232,6 +253,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
         record.stored_key,
         record.count,
         table,
+        len(nodes) + len(record.externals),
         record.base or 0,
         map(class_to_bytes, class_table),
         links,

@@ -385,7 +385,7 @@ class Commit:
         cid = owner.work.cid
         pid = int.from_bytes(record.name[9:], "big")
         number = self.tracker.number
-        nodes = [*self.tx.orders[record]]
+        nodes = self.tx.orders[record][0]
         if not isinstance(main.work, list):
             directory = self.tx.cell(cell_name(cid))
             last = directory.last == pid
@@ -693,7 +693,7 @@ class Commit:
             for node in one.dead:
                 tracker.let_go(node, self.before)
                 record.dismiss(node)
-            record.order = tx.orders.get(record)
+            record.order, record.kept = tx.orders.get(record, (None, None))
             record.links = one.links
             if record.root is not record:
                 tracker.live[record.name] = record

@@ -253,6 +253,7 @@ class Record:
         faces: what the pickler's memo is set to: every face, and the memo place it stands for.
         free, top: slots that are free below, and the first that was never used.
         order: the nodes as the last commit here wrote them; None when that is not known.
+        kept: the fragments and rows of all of these but the last, joined; None likewise.
         base: what the uids in its table are relative to; None before its first node.
         links: the engine keys of shared records that it refers to, as last committed.
         stale: whether another process has changed it since it was loaded.
@@ -268,6 +269,7 @@ class Record:
         "externals",
         "faces",
         "free",
+        "kept",
         "links",
         "name",
         "nodes",
@@ -305,6 +307,7 @@ class Record:
         self.free: list[int] = []
         self.top = 0
         self.order: list[Node] | None = None
+        self.kept: tuple[bytes, bytes] | None = None
         self.base: int | None = None
         self.count: int | None = None
         self.links: frozenset[bytes] = frozenset()
@@ -711,7 +714,7 @@ class Tracker:
         value = records.decode(parts, containers, wrap)
         gone = [node for slot, node in old.items() if nodes.get(slot) is not node]
         record.value = value
-        record.order = None
+        record.order = record.kept = None
         record.nodes = nodes
         record.externals = externals
         record.links = frozenset(shared)

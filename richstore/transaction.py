@@ -166,8 +166,8 @@ class Transaction:
         self.numbered = False
         # told of progress: what the user gave, and items and bytes so far
         self.progress: Any = None
-        # the order in which the nodes of each encoded record were written
-        self.orders: dict[Record, list[Node]] = {}
+        # what each encoded record keeps of it: the order of its nodes, and most of them joined
+        self.orders: dict[Record, tuple[list[Node], tuple[bytes, bytes] | None]] = {}
         # nodes reachable in records that something was removed from; None: to be found again
         self.reach: dict[Record, set[Node] | None] = {}
 

@@ -42,6 +42,7 @@ __all__ = [
     "EXTERNAL",
     "FIRST_CLASS",
     "LIST",
+    "NARROW_ROW",
     "SET",
     "SPREAD",
     "Parts",
@@ -347,6 +348,7 @@ def encode(
     key: bytes | None,
     count: int | None,
     table: list[bytes],
+    rows: int,
     base: int,
     class_table: Iterable[bytes],
     links: list[bytes],
@@ -359,7 +361,8 @@ def encode(
         name: the engine key it goes under; part of the checksum, so that it cannot be moved.
         key: the pickled user key when the engine key does not tell it.
         count: how many records refer to it, for a shared record.
-        table: the `row` of each node.
+        table: the `row` of each node; rows may have been joined.
+        rows: how many there are.
         base: what the uids in the table are relative to.
         class_table: the stored forms of the classes of its instances.
         links: for each row with head EXTERNAL or SPREAD: what it refers to.
@@ -376,7 +379,7 @@ def encode(
         parts.append(count.to_bytes(4, "little"))
     if table:
         flags |= _HAS_NODES
-        packed = _join(table)
+        packed = _join(table, rows)
         parts += (_NODES.pack(base, len(packed)), packed)
         _add(parts, class_table)
         if links:
@@ -502,13 +505,15 @@ def row(slot: int, uid: int, head: int) -> bytes:
 
 _NARROW = struct.Struct("<HHH")
 _WIDE = struct.Struct("<qqq")
+NARROW_ROW = _NARROW.size
 
 
-def _join(rows: list[bytes]) -> bytes:
+def _join(rows: list[bytes], count: int) -> bytes:
     """Return a node table: all rows narrow, or all wide."""
     joined = b"".join(rows)
-    if len(joined) == _NARROW.size * len(rows):
+    if len(joined) == _NARROW.size * count:
         return b"\x02" + joined
+    # here each row stands by itself: only narrow ones come joined, and only with other narrow ones
     return b"\x08" + b"".join(
         [one if len(one) == _WIDE.size else _WIDE.pack(*_NARROW.unpack(one)) for one in rows]
     )
