@@ -71,6 +71,8 @@ class Commit:
         self.gone: list[int] = []
         # by engine key of a shared record: references more or fewer
         self.references: Counter[bytes] = Counter()
+        # those that lost one: they may be part of a circle that nothing else refers to
+        self.suspects: dict[bytes, None] = {}
         self.counts: dict[bytes, int] = transaction.reclaimed
         self.hopeless: set[Record] = set()
 
@@ -233,6 +235,12 @@ class Commit:
                     self.dropped[old] = None
                 affected[record] = None
                 self._move(node, record)
+                top: Record | None = record
+                while top is not None and top.owner is not None:
+                    top = top.owner.record
+                if top is not None and top.count is not None:
+                    # what only it reaches now may have been what it was reached by
+                    self.suspects[top.name] = None
         return affected
 
     def _move(self, node: Node, record: Record) -> None:
@@ -627,12 +635,15 @@ class Commit:
                     other = records.read_external(link)[3]
                     if other[:1] == pages.SHARED:
                         self.references[other] -= 1
+                        self.suspects[other] = None
                 else:
                     self.gone.append(int.from_bytes(link, "big"))
 
     def _refer(self, new: Iterable[bytes], old: Iterable[bytes]) -> None:
         self.references.update(set(new) - set(old))
-        self.references.subtract(set(old) - set(new))
+        gone = set(old) - set(new)
+        self.references.subtract(gone)
+        self.suspects |= dict.fromkeys(gone)
 
     def _put_cells(self) -> list[bytes]:
         engine = self.tx.engine
@@ -650,7 +661,7 @@ class Commit:
         """Count the references to shared records; those without any go."""
         engine = self.tx.engine
         names: list[bytes] = []
-        suspects: dict[bytes, None] = {}
+        suspects = self.suspects
         lost: set[bytes] = set()
         while self.references or suspects:
             if not self.references:
@@ -669,8 +680,6 @@ class Commit:
             if count > 0:
                 engine.put(name, records.with_count(name, stored, count))
                 self.counts[name] = count
-                if change < 0:
-                    suspects[name] = None
             else:
                 self._delete_shared(name, stored)
         return names

@@ -542,9 +542,7 @@ class Transaction:
             if record is None:
                 raise detached(node)
             if record in self.reach and part not in self._reachable(record):
-                changed = {one.record for one in self.touched if one.record is not None}
-                changed.update(self.fresh.values())
-                if not any(part in reachable(self, other) for other in changed - {record}):
+                if not self._is_elsewhere(part):
                     raise detached(node)
             owner = record.owner
             if owner is None:
@@ -552,8 +550,17 @@ class Transaction:
             if not isinstance(owner.work, Spread) or not belongs(record, owner.work):
                 # its container has become a whole one, or another
                 if owner.record is None or part not in reachable(self, owner.record):
-                    raise detached(node)
+                    if not self._is_elsewhere(part):
+                        raise detached(node)
+                    return
             part = owner
+
+    def _is_elsewhere(self, node: Node) -> bool:
+        """Tell whether a record that was changed here reaches a node that has left its own."""
+        changed = {one.record for one in self.touched if one.record is not None}
+        for level in self.levels:
+            changed.update(one.record for one in level.births if one.record is not None)
+        return any(node in reachable(self, record) for record in changed)
 
     def take(self, node: Node) -> list[Node] | None:
         """Make a working copy of a node if there is none; its kids are no longer known.
