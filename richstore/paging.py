@@ -230,9 +230,6 @@ class Commit:
             if old is not record:
                 if old is not None and self._is_current(old):
                     affected[old] = None
-                elif old is not None:
-                    # its container is gone, and what is left in it goes by itself
-                    self.dropped[old] = None
                 affected[record] = None
                 self._move(node, record)
                 top: Record | None = record
@@ -247,6 +244,9 @@ class Commit:
         """Let a node live in another record; both have been noted by `_rearrange`."""
         old = node.record
         if old is not None:
+            if not self._is_current(old):
+                # its container is gone; it must not be reclaimed with what has moved out of it
+                self.dropped[old] = None
             old.dismiss(node)
         node.fragment = None
         record.take_in(node)

@@ -55,6 +55,7 @@ __all__ = [
     "external",
     "faces_in",
     "fill_fragment",
+    "is_plain",
     "load_blob",
     "object_fragment",
     "parse",
@@ -140,8 +141,6 @@ def _make(slot: int, head: int) -> bytes:
 
 
 _GETS = [_get(place) for place in range(512)]
-_TAKES = [(_take(slot, LIST), _take(slot, FIRST_CLASS)) for slot in range(256)]
-_MAKES = [tuple(_make(slot, head) for head in (LIST, DICT, SET)) for slot in range(256)]
 
 
 def _get_raw(slot: int) -> bytes:
@@ -557,24 +556,46 @@ def decode(
         wrap: makes the face of a built node from its slot and raw object.
         plain: lists, dicts and sets are made by the stream and not taken from `containers`.
     """
-    table = parts.table
-    prelude = [b"\x80\x05\x95", b""]
-    for at in range(0, len(table), 3):
-        slot, head = table[at], table[at + 2]
-        if head == BUILT:
-            continue
-        if slot >= 256:
-            prelude.append(_make(slot, head) if plain else _take(slot, head))
-        elif plain and head < BUILT:
-            prelude.append(_MAKES[slot][head])
-        else:
-            prelude.append(_TAKES[slot][head >= EXTERNAL])
-    prelude.append(parts.stream)
+    prelude = _prelude(parts.table, plain)
+    stream = parts.stream
     # One frame around everything lets the unpickler read its input in one piece.
-    prelude[1] = sum(map(len, prelude[2:])).to_bytes(8, "little")
-    unpickler = _Unpickler(io.BytesIO(b"".join(prelude)), buffers=containers)
+    size = (len(prelude) + len(stream)).to_bytes(8, "little")
+    data = b"".join((b"\x80\x05\x95", size, prelude, stream))
+    if not any(map(stream.__contains__, _IMPORTING)):
+        return pickle.loads(data, buffers=containers)
+    unpickler = _Unpickler(io.BytesIO(data), buffers=containers)
     unpickler.wrap = wrap
     return unpickler.load()
+
+
+# The opcodes that ask for a class, and so for an unpickler of our own.
+_IMPORTING = (0x93, 0x63, 0x69, 0x82, 0x83, 0x84)
+# The preludes of the tables seen lately: records that were written alike have the same slots.
+_preludes: dict[tuple[Any, ...], bytes] = {}
+_PRELUDES = 256
+
+
+def _prelude(table: array[int], plain: bool) -> bytes:
+    """Return the opcodes before a record's stream, which put its containers into the memo."""
+    slots, heads = table[::3], table[2::3]
+    alike = (plain, table.typecode, slots.tobytes(), heads.tobytes())
+    found = _preludes.get(alike)
+    if found is None:
+        found = b"".join(
+            _make(slot, head) if plain else _take(slot, head)
+            for slot, head in zip(slots, heads, strict=True)
+            if head != BUILT
+        )
+        if len(_preludes) >= _PRELUDES:
+            _preludes.clear()
+        _preludes[alike] = found
+    return found
+
+
+def is_plain(parts: Parts) -> bool:
+    """Tell whether a record holds lists, dicts and sets alone, so that `decode` can make them."""
+    table = parts.table
+    return not table or max(table[2::3]) < BUILT
 
 
 def count_of(record: bytes) -> int | None:

@@ -6,7 +6,7 @@ The rule: what leaves the store holds no faces. Aliases and cycles come out as t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from richstore.nodes.base import node_of
@@ -41,7 +41,7 @@ def plain(value: T) -> T:
         result: T = Plain({})(value)
         return result
     with record.tracker.lock:
-        result = Plain({})(value)
+        result = Plain({}, alone=True)(value)
         return result
 
 
@@ -50,10 +50,13 @@ class Plain:
 
     Args:
         memo: copies by the id of the original, as `copy.deepcopy` keeps them.
+        alone: whether nothing is copied but one face and what is inside it.
     """
 
-    def __init__(self, memo: dict[int, Any]) -> None:
+    def __init__(self, memo: dict[int, Any], *, alone: bool = False) -> None:
         self.memo = memo
+        # then nothing but their own page can refer to the containers on it, and these need no faces
+        self.alone = alone
         # copies that are made but not filled yet, so that depth costs no stack
         self.queue: list[Callable[[], None]] | None = None
 
@@ -109,10 +112,21 @@ class Plain:
         """Copy a list-like original with these items."""
         made: list[Any] = []
         self.keep(original, made)
-        self.later(
-            lambda: made.extend([item if type(item) in _SAME else self(item) for item in items])
-        )
+
+        def fill() -> None:
+            for part, is_plain in self.parts(items):
+                if is_plain:
+                    made.extend(part)
+                else:
+                    made.extend([item if type(item) in _SAME else self(item) for item in part])
+
+        self.later(fill)
         return made
+
+    def parts(self, content: Any) -> Iterable[tuple[Any, bool]]:
+        """Return a content in parts, and whether these are plain data already."""
+        pages = getattr(type(content), "plain_pages", None) if self.alone else None
+        return ((content, False),) if pages is None else pages(content)
 
     def as_dict(self, original: Any, content: dict[Any, Any]) -> dict[Any, Any]:
         """Copy a dict-like original with this content."""
@@ -120,10 +134,14 @@ class Plain:
         self.keep(original, made)
 
         def fill() -> None:
-            for key, value in content.items():
-                made[key if type(key) in _SAME else self.complete(key)] = (
-                    value if type(value) in _SAME else self(value)
-                )
+            for part, is_plain in self.parts(content):
+                if is_plain:
+                    made.update(part)
+                    continue
+                for key, value in part.items():
+                    made[key if type(key) in _SAME else self.complete(key)] = (
+                        value if type(value) in _SAME else self(value)
+                    )
 
         self.later(fill)
         return made
@@ -132,7 +150,12 @@ class Plain:
         """Copy a set-like original with these items."""
         made: set[Any] = set()
         self.keep(original, made)
-        self.later(lambda: made.update([self.complete(item) for item in items]))
+
+        def fill() -> None:
+            for part, is_plain in self.parts(items):
+                made.update(part if is_plain else [self.complete(item) for item in part])
+
+        self.later(fill)
         return made
 
     def as_tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+from richstore.codec.records import decode, is_plain, parse
 from richstore.errors import CorruptionError, DetachedError
 from richstore.nodes.base import view as visible
 from richstore.pages import cell_name, page_name, read_cell
@@ -219,34 +220,79 @@ class SpreadContent(Spread):
                 yield self.page(pid)
             return
         tracker = node.record.tracker
-        with tracker.lock:
-            while True:
-                with tracker.view():
-                    view = tracker.engine.read()
-                    if view.id == tracker.seen:
-                        break
-                    view.close()
-            current_content = visible(node.face)
-        if current_content is not self:
-            # another process has changed it just now
-            view.close()
-            if isinstance(current_content, SpreadContent):
-                yield from current_content.contents(reverse)
-            else:
-                yield current_content
+        past = self._past_content()
+        if not isinstance(past, SpreadContent):
+            yield past
             return
-        from richstore.nodes.frozen import frozen_value
-
-        past = type(self)(None, self.cid, FrozenView(view, frozen_value))
+        assert past.frozen is not None
+        view = past.frozen.view
         try:
             for pid in past.page_ids(reverse):
                 yield self._content_of(pid, view, past, tracker)
         finally:
-            view.close()
+            if past is not self:
+                view.close()
+
+    def _past_content(self) -> Any:
+        """Return a content of the state that others see now, with a view of its own.
+
+        When another process has made it a whole one just now: that.
+        """
+        from richstore.nodes.frozen import frozen_value
+
+        node = self.node
+        assert node is not None
+        tracker = self._tracker()
+        with tracker.lock:
+            while True:
+                with tracker.view():
+                    content = visible(node.face)
+                    if node.record is None:
+                        # another process has deleted it just now
+                        self.view()
+                        return self
+                    if not isinstance(content, SpreadContent):
+                        return content
+                    view = tracker.engine.read()
+                    if view.id == tracker.seen:
+                        return type(content)(None, content.cid, FrozenView(view, frozen_value))
+                    view.close()
+
+    def plain_pages(self) -> Iterator[tuple[Any, bool]]:
+        """Yield the container on each page as `contents` does, and whether it is plain data.
+
+        It is where the page holds lists, dicts and sets alone: then no faces are made.
+        """
+        past: Any = None
+        tracker: Any = None
+        if self.view() is not None:
+            past = self
+        elif self.transaction() is None:
+            tracker = self._tracker()
+            past = self._past_content()
+        if not isinstance(past, SpreadContent) or past.kept:
+            yield from ((content, False) for content in self.contents())
+            return
+        assert past.frozen is not None
+        view = past.frozen.view
+        try:
+            for pid in past.page_ids():
+                name = page_name(past.cid, pid)
+                stored = view.get(name)
+                parts = None if stored is None else parse(name, stored)
+                if parts is not None and is_plain(parts):
+                    yield decode(parts, [], plain=True), True
+                elif tracker is None:
+                    yield past.page(pid), False
+                else:
+                    yield self._content_of(pid, view, past, tracker), False
+        finally:
+            if past is not self:
+                view.close()
 
     def _content_of(self, pid: int, view: Any, past: SpreadContent, tracker: Any) -> Any:
         """Return the container on a page as it was in a view, with live faces where there are."""
-        name = page_name(self.cid, pid)
+        name = page_name(past.cid, pid)
         node = self.node
         assert node is not None
         with tracker.lock:
