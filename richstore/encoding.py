@@ -202,7 +202,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
         fragment = node.fragment
         if fragment is None:
             if pickler is None:
-                pickler = _pickler(record)
+                pickler = _pickler(record, _with_names(record, todo))
             fragment = node.kind.encode(node, pickler, made)
             if node.kind.keeps_fragment:
                 node.fragment = fragment
@@ -238,7 +238,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     if face is not None:
         root = records.reference(face[0])
     else:
-        pickler = pickler or _pickler(record)
+        pickler = pickler or _pickler(record, record.faces)
         root = pickler.body(value)
     if pickler is not None:
         pickler.clear_memo()
@@ -257,7 +257,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
         record.base or 0,
         map(class_to_bytes, class_table),
         links,
-        made + fragments if made else fragments,
+        [*record.named, *made, *fragments],
         root,
     )
     return Encoded(data, nodes, dead, frozenset(shared), spreads)
@@ -280,12 +280,43 @@ def _link(main: Node, name: bytes) -> bytes:
     return records.external(main.slot, records.FIRST_CLASS, class_to_bytes(head), name)
 
 
-def _pickler(record: Record) -> records.RecordPickler:
+def _pickler(record: Record, memo: dict[int, tuple[int, Any]]) -> records.RecordPickler:
     """Return a pickler for a record: a new one, or one that is not in use."""
     free = record.tracker.picklers
     pickler = free.pop() if free else records.RecordPickler()
-    pickler.begin(record.faces)
+    pickler.begin(memo)
     return pickler
+
+
+def _with_names(record: Record, nodes: list[Node]) -> dict[int, tuple[int, Any]]:
+    """Return the memo for those of some nodes that have no fragment.
+
+    Keys and attributes that several nodes have are in it: they are written once, which makes records
+    smaller and faster to read. A name keeps its place as long as fragments are kept.
+    """
+    names = record.names
+    found: dict[int, tuple[int, Any]] = {}
+    for node in nodes:
+        if node.fragment is not None:
+            continue
+        for name in node.kind.names(node):
+            if type(name) is not str:
+                continue
+            place = names.get(name)
+            if place is None:
+                if len(names) < _NAMES:
+                    names[name] = -1 - node.uid
+                continue
+            if place < 0:
+                if place == -1 - node.uid:
+                    continue
+                place = record.name_place(name)
+            found[id(name)] = (place, name)
+    return {**record.faces, **found} if found else record.faces
+
+
+# Names that a record takes note of.
+_NAMES = 64
 
 
 def _row(record: Record, node: Node, class_table: dict[type, int]) -> bytes:

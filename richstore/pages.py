@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import accumulate
 from typing import Any, Protocol
+from zlib import crc32
 
-from richstore.codec import keys
+from richstore.codec import keys, records
 from richstore.errors import CorruptionError, KeyTypeError
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Step",
     "Tree",
     "cell_name",
+    "delete_pages",
     "entry_form",
     "entry_name",
     "page_name",
@@ -66,6 +68,7 @@ _INDEX = 1
 _DIRECTORY = 2
 _HEAD = struct.Struct("<BBI")
 _DIR = struct.Struct("<BQQ")
+_SUM = struct.Struct("<I")
 
 
 def page_name(cid: int, pid: int) -> bytes:
@@ -149,7 +152,7 @@ class Index:
         numbers = array("Q", (*self.ids, *self.counts))
         if _BIG_ENDIAN:
             numbers.byteswap()
-        return _HEAD.pack(_INDEX, self.level, len(self.ids)) + numbers.tobytes()
+        return _summed(_HEAD.pack(_INDEX, self.level, len(self.ids)) + numbers.tobytes())
 
 
 class Directory:
@@ -168,7 +171,12 @@ class Directory:
 
     def to_bytes(self) -> bytes:
         """Return what is stored."""
-        return _DIR.pack(_DIRECTORY, self.count, self.last)
+        return _summed(_DIR.pack(_DIRECTORY, self.count, self.last))
+
+
+def _summed(body: bytes) -> bytes:
+    """Return the body of a cell with its checksum in front."""
+    return _SUM.pack(crc32(body)) + body
 
 
 _BIG_ENDIAN = struct.pack("=H", 1) == b"\x00\x01"
@@ -183,12 +191,16 @@ def read_cell(name: bytes, stored: bytes | None) -> Any:
     if stored is None:
         return None
     try:
-        if stored[0] == _DIRECTORY:
-            _, count, last = _DIR.unpack(stored)
+        (checksum,) = _SUM.unpack_from(stored)
+        body = stored[_SUM.size :]
+        if crc32(body) != checksum:
+            raise CorruptionError(f"the cell {name!r} does not have the checksum it was written with")
+        if body[0] == _DIRECTORY:
+            _, count, last = _DIR.unpack(body)
             return Directory(count, last)
-        tag, level, size = _HEAD.unpack_from(stored)
+        tag, level, size = _HEAD.unpack_from(body)
         numbers = array("Q")
-        numbers.frombytes(stored[_HEAD.size :])
+        numbers.frombytes(body[_HEAD.size :])
         if _BIG_ENDIAN:
             numbers.byteswap()
         if tag == _INDEX and len(numbers) == 2 * size and size:
@@ -404,3 +416,27 @@ class Tree:
         counts = [count for _, count in pages]
         counts[-1] = 0
         self.cells.set_cell(self.root, Index(level, [one for one, _ in pages], counts))
+
+
+def delete_pages(engine: Any, cid: int, first: int, last: int) -> None:
+    """Delete pages of a spread container that a write transaction has put, and what leads to them.
+
+    Args:
+        engine: the write transaction.
+        cid: the spread id.
+        first: the id of the first page; 0: everything there is of the container.
+        last: the id of the last page.
+    """
+    for name, stored in engine.scan(page_name(cid, first), page_name(cid, last) + b"\0"):
+        engine.delete(name)
+        content = records.shape(records.parse(name, stored, check=False)) if first else ()
+        for key in content if not isinstance(content, list) else ():
+            entry = entry_name(cid, entry_form(key) or b"")
+            if engine.get(entry) == name[9:]:
+                engine.delete(entry)
+    if not first:
+        for kind in (ENTRY, CELL):
+            mark = kind + cid.to_bytes(8, "big")
+            end = kind + (cid + 1).to_bytes(8, "big")
+            for name, _ in engine.scan(mark, end):
+                engine.delete(name)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from richstore import pages
@@ -753,6 +754,7 @@ def restore(transaction: Any) -> None:
         record.order = None
     for record in kept:
         record.faces = {}
+        record.forget_names()
         for slot, node in record.nodes.items():
             node.record = node.home = record
             node.slot = slot
@@ -851,21 +853,25 @@ class Reclaimer:
     def run(self, limit: int | None) -> int:
         """Delete at most so many records; None: all there are. Return how many were."""
         engine = self.engine
+        after = bytes((pages.RECLAIM[0] + 1,))
         while limit is None or self.deleted < limit:
-            after = bytes((pages.RECLAIM[0] + 1,))
-            mark = next((name for name, _ in engine.scan(pages.RECLAIM, after)), None)
-            if mark is None:
+            # some at a time: what is reclaimed may mark more
+            marks = [name for name, _ in islice(engine.scan(pages.RECLAIM, after), limit or 10_000)]
+            if not marks:
                 self.tracker.reclaimable = False
                 break
-            if mark[1:2] == pages.SHARED and len(mark) == 10:
-                if limit is not None:
-                    # a large circle, perhaps: only `compact` has the time
-                    self.tracker.reclaimable = False
+            for mark in marks:
+                if limit is not None and self.deleted >= limit:
                     break
-                engine.delete(mark)
-                self._delete_all(Circle(engine, mark[1:], None).lost() or {})
-            elif self._reclaim(mark[1:9], limit):
-                engine.delete(mark)
+                if mark[1:2] == pages.SHARED and len(mark) == 10:
+                    if limit is not None:
+                        # a large circle, perhaps: only `compact` has the time
+                        self.tracker.reclaimable = False
+                        return self.deleted
+                    engine.delete(mark)
+                    self._delete_all(Circle(engine, mark[1:], None).lost() or {})
+                elif self._reclaim(mark[1:9], limit):
+                    engine.delete(mark)
         return self.deleted
 
     def _reclaim(self, cid: bytes, limit: int | None) -> bool:

@@ -23,7 +23,7 @@ class Stats:
         oldest_reader_age: seconds since the oldest of them began, when it is of this process.
         oldest_reader_pid: the process it belongs to.
         cache_bytes: the memory, more or less, of records that are kept loaded.
-        cache_hit_rate: the share of page accesses, from 0 to 1, that needed no reading; None before
+        cache_hit_rate: the share of accesses to records, from 0 to 1, that needed no reading; None before
             the first.
         commits: the number of commits in the life of the store.
 
@@ -55,12 +55,17 @@ def stats(tracker: Tracker) -> Stats:
     found = engine.stats()
     with tracker.view() as view:
         values = tracker.count(view.get)
-    used = (found.pages or 0) - (found.pages_free or 0) - (found.pages_pinned or 0)
+        if found.pages is None and found.file_size is None:
+            # an engine without a file
+            size = sum(len(name) + len(value) for name, value in view.scan(b"", None))
+        else:
+            used = (found.pages or 0) - (found.pages_free or 0) - (found.pages_pinned or 0)
+            size = used * (found.page_size or 0)
     accesses = tracker.hits + tracker.misses
     return Stats(
         values=values,
         records=found.entries,
-        bytes=used * (found.page_size or 0),
+        bytes=size,
         pages_free=found.pages_free,
         pages_pinned=found.pages_pinned,
         readers=found.readers,

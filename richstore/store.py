@@ -479,7 +479,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._outside("verify")
         view = self._tracker.engine.read()
         try:
-            return verify(view)
+            return verify(view, user_key)
         finally:
             view.close()
 

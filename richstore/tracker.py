@@ -23,6 +23,7 @@ handed in by the layer above, do that work. It does not know transactions beyond
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 import weakref
@@ -188,6 +189,9 @@ class Kind(Protocol):
     def hashed(self, node: Node) -> list[Node]:
         """Return the nodes that the container hashes: its keys, or elements of a set."""
 
+    def names(self, node: Node) -> Iterable[Any]:
+        """Return keys or attributes that other nodes are likely to have as well."""
+
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the working content.
 
@@ -256,6 +260,9 @@ class Record:
         kept: the fragments and rows of all of these but the last, joined; None likewise.
         base: what the uids in its table are relative to; None before its first node.
         links: the engine keys of shared records that it refers to, as last committed.
+        names: keys and attributes that its nodes have: the memo place of one that is written once for
+            all, or -1 - uid of the only node that has it so far.
+        named: the opcodes that put those into their places.
         stale: whether another process has changed it since it was loaded.
         since: the commit at which that was noticed.
         size: bytes of its encoded form.
@@ -272,6 +279,8 @@ class Record:
         "kept",
         "links",
         "name",
+        "named",
+        "names",
         "nodes",
         "order",
         "owner",
@@ -311,6 +320,8 @@ class Record:
         self.base: int | None = None
         self.count: int | None = None
         self.links: frozenset[bytes] = frozenset()
+        self.names: dict[str, int] = {}
+        self.named: list[bytes] = []
         self.stale = False
         self.since = 0
         self.size = 0
@@ -343,6 +354,19 @@ class Record:
         self.nodes[slot] = node
         face = node.face
         self.faces[id(face)] = (2 * slot + 1, face)
+
+    def name_place(self, name: str) -> int:
+        """Give a name a place in the memo."""
+        slot = self.free.pop() if self.free else self.top
+        self.top = max(self.top, slot + 1)
+        place = self.names[name] = 2 * slot
+        self.named.append(records.name_fragment(place, name))
+        return place
+
+    def forget_names(self) -> None:
+        """Let no name have a place; no fragment may be kept."""
+        self.names = {}
+        self.named = []
 
     def dismiss(self, node: Node) -> None:
         """Take a node that has left the value, or this record, out of it."""
@@ -535,13 +559,17 @@ class Tracker:
             if record is None:
                 return None
             self.remember(record)
-        return None if record.stale else record
+        if record.stale:
+            return None
+        self.hits += 1
+        return record
 
     def read(self, name: bytes) -> tuple[bool, Any]:
         """Return whether there is a value under an engine key, and the value."""
         record = self.find(name)
         if record is not None:
             return True, record.value
+        self.misses += 1
         with self.view() as transaction:
             return self.read_in(name, transaction.get(name), transaction)
 
@@ -726,6 +754,7 @@ class Tracker:
         record.top = max(used, default=-1) + 1
         record.free = [slot for slot in range(record.top) if slot not in used]
         record.base = base if table else None
+        record.forget_names()
         record.stored_key = parts.key
         record.count = parts.count
         # last, since what a class's own __setstate__ made is admitted to the record here
@@ -851,7 +880,21 @@ class Tracker:
         """
         content = node.content
         if isinstance(content, Spread) and content.node is node:
-            self.close_spread(content, before)
+            self.close_spread(content, before if before and self._is_held(node) else None)
+
+    @staticmethod
+    def _is_held(node: Node) -> bool:
+        """Tell whether a user may hold a face: it has more references than its record explains.
+
+        A view that is kept for nobody would pin its pages until the garbage collector comes by.
+        """
+        record, face = node.record, node.face
+        known = 3  # the node, the name here, the argument of the function that counts
+        if record is not None:
+            known += (id(face) in record.faces) + (record.value is face)
+            for other in record.nodes.values():
+                known += sum(value is face for _, value in other.kind.items(other))
+        return sys.getrefcount(face) > known
 
     def close_spread(self, content: Spread, before: Any) -> None:
         """Let a spread content, which is no longer in the store, have the view it was in."""

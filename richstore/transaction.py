@@ -26,7 +26,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -41,7 +41,7 @@ from richstore.errors import (
     LockTimeoutError,
     ReadOnlyError,
 )
-from richstore.pages import PAGE
+from richstore.pages import PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
 from richstore.tracker import Node, Record, Spread, Tracker
 
@@ -50,6 +50,9 @@ __all__ = ["Savepoint", "Transaction", "current", "run"]
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
 _MISSING: Any = object()
+
+# No page of a container has a larger id.
+_LAST_PAGE = (1 << 64) - 1
 
 # How often a single change is tried again on an engine that cannot lock.
 RETRIES = 100
@@ -83,8 +86,8 @@ class Savepoint:
         self.saved: dict[Node, Any] = {}
         self.roots: dict[bytes, Any] = {}
         self.cells: dict[bytes, Any] = {}
-        # what was put into the engine already, of values that are being built; level 0 needs no list
-        self.flushed: list[bytes] = []
+        # by spread id, the first and last of the pages that are in the engine already
+        self.flushed: dict[int, tuple[int, int]] = {}
         self.count = count
 
 
@@ -146,8 +149,8 @@ class Transaction:
         self.count = 0
         # indexes, directories and entries of spread containers that have changed; None: deleted
         self.cells: dict[bytes, Any] = {}
-        # pages that are in the engine already
-        self.flushed: dict[bytes, None] = {}
+        # spread ids of containers of which pages are in the engine already
+        self.flushed: dict[int, None] = {}
         # spread containers that were made here, by spread id
         self.built: dict[int, Node] = {}
         # pages that operations have made, by engine key
@@ -312,7 +315,7 @@ class Transaction:
                     node.kind.install(node)
                     node.tx = None
                     if isinstance(old, Spread) and old is not node.content:
-                        tracker.close_spread(old, work.before)
+                        tracker.close_spread(old, None)
             for node in self.levels[0].births:
                 node.tx = None
                 if node.kind.guarded:
@@ -407,8 +410,9 @@ class Transaction:
                 below.roots.setdefault(name, root)
             for name, cell in level.cells.items():
                 below.cells.setdefault(name, cell)
-            if below is not self.levels[0]:
-                below.flushed += level.flushed
+            for cid, (first, last) in level.flushed.items():
+                known = below.flushed.get(cid, (first, last))
+                below.flushed[cid] = (min(first, known[0]), max(last, known[1]))
 
     @contextmanager
     def nested(self) -> Iterator[Transaction]:
@@ -452,28 +456,39 @@ class Transaction:
                 self.cells.pop(name, None)
             else:
                 self.cells[name] = cell
-        nested = level is not self.levels[0]
-        for name in level.flushed if nested else list(self.flushed):
-            self.flushed.pop(name, None)
-            if nested:
-                self.engine.delete(name)
-            record = self.tracker.live.get(name)
-            if record is not None:
-                self.tracker.forget(record)
+        if level.flushed:
+            self._take_back(level)
         self.count = level.count
         level.cells.clear()
-        level.flushed.clear()
         level.births.clear()
         level.saved.clear()
         level.roots.clear()
         self.reach = dict.fromkeys(self.reach)
+
+    def _take_back(self, level: Savepoint) -> None:
+        """Undo what was flushed in a level."""
+        if level is not self.levels[0]:
+            for cid, (first, last) in level.flushed.items():
+                delete_pages(self.engine, cid, first, last)
+        for name in [name for name in list(self.tracker.live) if name[:1] == PAGE]:
+            cid, pid = int.from_bytes(name[1:9], "big"), int.from_bytes(name[9:], "big")
+            first, last = level.flushed.get(cid, (1, 0))
+            record = self.tracker.live.get(name) if first <= pid <= last else None
+            if record is not None:
+                self.tracker.forget(record)
+        level.flushed.clear()
+        self.flushed = {cid: None for one in self.levels for cid in one.flushed}
 
     # --- cells of spread containers ---
 
     def cell(self, name: bytes) -> Any:
         """Return an index or directory as this transaction sees it, or None."""
         found = self.cells.get(name, _MISSING)
-        return self.tracker.cell(name) if found is _MISSING else found
+        if found is not _MISSING:
+            return found
+        if self.flushed and int.from_bytes(name[1:9], "big") in self.flushed:
+            return read_cell(name, self.engine.get(name))
+        return self.tracker.cell(name)
 
     def set_cell(self, name: bytes, value: Any) -> None:
         """Put a cell, or None to delete it."""
@@ -492,13 +507,19 @@ class Transaction:
         prefix = PAGE + cid.to_bytes(8, "big")
         return [int.from_bytes(name[9:], "big") for name in self.fresh if name.startswith(prefix)]
 
-    def flush(self, name: bytes, stored: bytes) -> None:
-        """Put a new page or entry into the engine before the commit."""
-        self.engine.put(name, stored)
-        if name[:1] == PAGE:
-            self.flushed[name] = None
-        if len(self.levels) > 1:
-            self.levels[-1].flushed.append(name)
+    def flush(self, cid: int, pid: int, stored: Iterable[tuple[bytes, bytes]]) -> None:
+        """Put new pages of a spread container, and what leads to them, before the commit.
+
+        Args:
+            cid: the spread id.
+            pid: the id of the page; 0 when all that there is of the container is new.
+            stored: engine keys and values.
+        """
+        flushed = self.levels[-1].flushed
+        first, last = flushed.get(cid, (pid, pid))
+        flushed[cid] = (min(first, pid), max(last, pid) if pid else _LAST_PAGE)
+        self.flushed[cid] = None
+        self.engine.put_many(stored)
 
     # --- changes ---
 

@@ -8,15 +8,15 @@ reaches is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from richstore import pages
 from richstore.codec import records
 from richstore.errors import CorruptionError, FormatError
-from richstore.pages import Directory, Index, Tree, cell_name, entry_form, entry_name, page_name
-from richstore.tracker import AFTER_ROOT, ROOT
+from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
+from richstore.tracker import AFTER_ROOT, COUNT_KEY, ROOT
 
 __all__ = ["Report", "verify"]
 
@@ -68,14 +68,22 @@ class _Cells:
         raise AssertionError(name)
 
 
-def verify(view: Any) -> Report:
-    """Return a report on the state of a read transaction."""
-    return _Verifier(view).run()
+def verify(view: Any, user_key: Callable[[bytes, bytes | None], Any]) -> Report:
+    """Return a report on the state of a read transaction.
+
+    Args:
+        view: the read transaction.
+        user_key: turns the engine key of a value, and its stored key, into the user's key.
+    """
+    return _Verifier(view, user_key).run()
 
 
 class _Verifier:
-    def __init__(self, view: Any) -> None:
+    def __init__(self, view: Any, user_key: Callable[[bytes, bytes | None], Any]) -> None:
         self.view = view
+        self.user_key = user_key
+        # the value that is being walked, for the problems
+        self.place = ""
         self.report = Report()
         self.cells = _Cells(view)
         self.seen: set[bytes] = set()
@@ -85,13 +93,18 @@ class _Verifier:
         self.used_cells: set[bytes] = set()
 
     def problem(self, text: str) -> None:
-        self.report.problems.append(text)
+        self.report.problems.append(self.place + text)
 
     def run(self) -> Report:
         report = self.report
         for name, stored in self.view.scan(ROOT, AFTER_ROOT):
             report.values += 1
+            self.place = self._place(name, stored)
             self.walk(name, stored)
+        self.place = ""
+        count = int.from_bytes(self.view.get(COUNT_KEY) or b"", "little")
+        if count != report.values:
+            self.problem(f"the store says that it has {count} values, and it has {report.values}")
         waiting = self._waiting()
         for name, stored in self._all(pages.SHARED):
             count = records.count_of(stored)
@@ -110,6 +123,13 @@ class _Verifier:
                 report.unreachable += 1
                 self.problem(f"nothing refers to the record {name!r}")
         return report
+
+    def _place(self, name: bytes, stored: bytes) -> str:
+        try:
+            key = repr(self.user_key(name, records.stored_key(stored)))
+        except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
+            key = repr(name)
+        return f"in the value at [{key}]: "
 
     def _all(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
         found: Iterator[tuple[bytes, bytes]] = self.view.scan(first, bytes((first[0] + 1,)))
@@ -298,5 +318,3 @@ def _links(parts: records.Parts) -> list[tuple[int, bytes]]:
     ]
     return list(zip(heads, parts.links, strict=True))
 
-
-_ = Index

@@ -48,7 +48,7 @@ def item(n: int) -> Any:
         lambda: [n, [n % 3]],
         lambda: Point(n, n % 5, [str(n)]),
         lambda: (n, "t"),
-        lambda: {n, "member"},
+        lambda: {n},
         lambda: {"id": n},
         lambda: None if n % 2 else 2.5,
         lambda: SlotPoint(n, [n]),
@@ -363,7 +363,6 @@ def test_reading(library: Box, kind: str, which: str, call: Call) -> None:
     with store.snapshot() as view:
         frozen = outcome(call, view[kind, which])
         assert same(frozen, expected), (frozen[:2], expected[:2])
-    assert plain(store[kind, which]) == make()
 
 
 @pytest.mark.parametrize(("kind", "which", "call"), CHANGE_CASES)

@@ -320,13 +320,12 @@ def spread_cases() -> Any:
 
 
 @pytest.mark.parametrize("page", ["tiny"], indirect=True)
-@pytest.mark.parametrize("where", REACH)
 @pytest.mark.parametrize(("name", "start", "function"), [*spread_cases()])
 def test_parity_of_spread_containers(
-    box: Any, page: str, name: str, start: Any, function: Call, where: str
+    box: Any, page: str, name: str, start: Any, function: Call
 ) -> None:
     """The call does the same on a container that is spread over many records."""
-    test_parity(box, name, widened(start), function, where)
+    test_parity(box, name, widened(start), function, "nested")
 
 
 @pytest.mark.usefixtures("page")

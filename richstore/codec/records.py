@@ -57,6 +57,7 @@ __all__ = [
     "fill_fragment",
     "is_plain",
     "load_blob",
+    "name_fragment",
     "object_fragment",
     "parse",
     "part_of",
@@ -241,6 +242,14 @@ def load_blob(blob: bytes) -> Any:
 def reference(place: int) -> bytes:
     """Return the opcodes of a reference to a place of the memo."""
     return _GETS[place] if place < 512 else _get(place)
+
+
+def name_fragment(place: int, name: str) -> bytes:
+    """Return the opcodes that put a string into a place of the memo, ahead of all fragments."""
+    text = name.encode("utf-8", "surrogatepass")
+    size = len(text)
+    head = b"\x8c" + bytes((size,)) if size < 256 else b"X" + size.to_bytes(4, "little")
+    return head + text + _put(place) + _POP
 
 
 def fill_fragment(slot: int, body: bytes) -> bytes:

@@ -244,6 +244,10 @@ class ContainerKind(ABC):
         """Return the nodes that the container hashes."""
         return []
 
+    def names(self, node: Node) -> Iterable[Any]:
+        """Return keys that other nodes are likely to have as well."""
+        return ()
+
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the container."""
         if isinstance(node.work, SpreadContent):
@@ -283,6 +287,10 @@ class ContainerKind(ABC):
         """Return the plain copy."""
 
 
+# A dict with more keys is a collection; others are like objects, and have keys in common.
+_FIELDS = 32
+
+
 class _ListKind(ContainerKind):
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:
         for item in content:
@@ -296,6 +304,10 @@ class _ListKind(ContainerKind):
 
 
 class _DictKind(ContainerKind):
+    def names(self, node: Node) -> Iterable[Any]:
+        work = node.work
+        return work if type(work) is dict and len(work) <= _FIELDS else ()
+
     def hashed(self, node: Node) -> list[Node]:
         if isinstance(node.work, SpreadContent):
             return []

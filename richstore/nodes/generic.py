@@ -18,7 +18,7 @@ import operator
 import sys
 import types
 import weakref
-from collections.abc import Callable, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Callable, Iterable, MutableMapping, MutableSequence, MutableSet
 from types import FunctionType
 from typing import Any
 
@@ -228,6 +228,10 @@ class GenericKind:
         if self.base is not set and not isinstance(node.work, dict):
             return []
         return [kid for key in containers.items(node.work) for kid in nodes_in(key)]
+
+    def names(self, node: Node) -> Iterable[Any]:
+        """Return nothing: the object's own reduction says what is written."""
+        return ()
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment that fills the object; the one that makes it goes to `made`."""

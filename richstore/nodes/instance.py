@@ -22,7 +22,7 @@ import copy
 import copyreg
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import MemberDescriptorType
 from typing import Any
 
@@ -227,6 +227,12 @@ class InstanceKind:
     def hashed(self, node: Node) -> list[Node]:
         """Return nothing: an instance hashes none of its attributes when it is read."""
         return []
+
+    def names(self, node: Node) -> Iterable[Any]:
+        """Return the names of the attributes."""
+        layout = self.layout
+        own = layout.dict_descriptor.__get__(node.face) if layout.has_dict else ()
+        return [*own, *layout.slots] if layout.slots else own
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the instance's state."""
