@@ -78,9 +78,7 @@ def reachable(transaction: Any, record: Record) -> set[Node]:
     return {*found.nodes, *found.mains}
 
 
-def _walk(
-    transaction: Any, record: Record, found: Reached, *, everything: bool = False
-) -> None:
+def _walk(transaction: Any, record: Record, found: Reached, *, everything: bool = False) -> None:
     adopt = transaction.tracker.faces.adopter(transaction, record)
     nodes, mains, foreign, _ = found
     entered: set[Node] = set()

@@ -194,7 +194,9 @@ def read_cell(name: bytes, stored: bytes | None) -> Any:
         (checksum,) = _SUM.unpack_from(stored)
         body = stored[_SUM.size :]
         if crc32(body) != checksum:
-            raise CorruptionError(f"the cell {name!r} does not have the checksum it was written with")
+            raise CorruptionError(
+                f"the cell {name!r} does not have the checksum it was written with"
+            )
         if body[0] == _DIRECTORY:
             _, count, last = _DIR.unpack(body)
             return Directory(count, last)

@@ -28,7 +28,7 @@ from richstore import pages
 from richstore.codec import log, records
 from richstore.encoding import Encoded, encode, is_main, reach
 from richstore.errors import CorruptionError
-from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
+from richstore.pages import Directory, Step, Tree, cell_name, entry_form, entry_name, page_name
 from richstore.tracker import COUNT_KEY, LOG_KEY, Node, Record, Spread
 
 __all__ = ["PAGE", "Commit", "belongs", "restore"]
@@ -223,9 +223,9 @@ class Commit:
                     node.kids = node.kind.scan(node, adopt)
                 stack += node.kids
         moves = [(node, record) for node, record in claims.items() if node.record is not record]
-        for record in {one for node, record in moves for one in (node.record, record)}:
-            if record is not None:
-                self._rearrange(record)
+        for one in {one for node, record in moves for one in (node.record, record)}:
+            if one is not None:
+                self._rearrange(one)
         for node, record in moves:
             old = node.record
             if old is not record:
@@ -374,14 +374,25 @@ class Commit:
             self.tx.take(node)
         node.fragment = node.kids = None
 
+    @staticmethod
+    def _kind(node: Node) -> Any:
+        """Return the kind of a list, dict or set, which has more to it than other kinds."""
+        return node.kind
+
+    @staticmethod
+    def _path(tree: Tree, record: Record) -> list[Step]:
+        """Return the way to a page of a list."""
+        path = tree.path_to(int.from_bytes(record.name[9:], "big"), record.trail)
+        if path is None:
+            raise CorruptionError(f"page {record.name!r} is not in the index of its list")
+        return path
+
     def _page(self, owner: Node, cid: int, pid: int, content: Any) -> Record:
         """Return a new page with some items."""
         assert owner.record is not None
         record = Record(self.tracker, page_name(cid, pid), None, owner.record.root, owner)
-        builtin: type = owner.kind.builtin  # type: ignore[attr-defined]
-        main: Node = owner.kind.make(  # type: ignore[attr-defined]
-            None, -1, -1, owner.kind.clean, builtin(content)
-        )
+        kind = self._kind(owner)
+        main: Node = kind.make(None, -1, -1, kind.clean, kind.builtin(content))
         self.tx.born(record, main)
         record.value = main.face
         self.made[record] = None
@@ -395,14 +406,13 @@ class Commit:
         pid = int.from_bytes(record.name[9:], "big")
         number = self.tracker.number
         nodes = self.tx.orders[record][0]
+        tree = Tree(self.tx, cid)
+        path: list[Step] = []
         if not isinstance(main.work, list):
             directory = self.tx.cell(cell_name(cid))
             last = directory.last == pid
         else:
-            tree = Tree(self.tx, cid)
-            path = tree.path_to(pid, record.trail)
-            if path is None:
-                raise CorruptionError(f"page {record.name!r} is not in the index of its list")
+            path = self._path(tree, record)
             last = all(at == len(index.ids) - 1 for _, index, at in path)
         groups = self._groups(main, self._sizes(nodes), _FULL if last else _ROOMY, last)
         if len(groups) == 1:
@@ -410,6 +420,7 @@ class Commit:
             items = list(main.work.items() if isinstance(main.work, dict) else main.work)
             builtin = type(main.work)
             groups = [builtin(items[:half]), builtin(items[half:])]
+        pids: list[int] | None
         if isinstance(main.work, list):
             pids = [pid] + [number() for _ in groups[1:]]
             children = list(zip(pids, map(len, groups), strict=True))
@@ -426,7 +437,7 @@ class Commit:
         self._take(main)
         main.work = type(main.work)(groups[0])
         if main not in self.tx.touched:
-            main.kind.gather(main, main.work)
+            self._kind(main).gather(main, main.work)
         made = [
             self._page(owner, cid, new, group)
             for new, group in zip(pids[1:], groups[1:], strict=True)
@@ -478,11 +489,10 @@ class Commit:
         assert owner is not None and owner.record is not None
         cid = owner.work.cid
         pid = int.from_bytes(record.name[9:], "big")
+        tree = Tree(self.tx, cid)
+        path: list[Step] = []
         if isinstance(main.work, list):
-            tree = Tree(self.tx, cid)
-            path = tree.path_to(pid, record.trail)
-            if path is None:
-                raise CorruptionError(f"page {record.name!r} is not in the index of its list")
+            path = self._path(tree, record)
             _, index, at = path[-1]
             if len(path) == 1 and len(index.ids) == 1:
                 return None if cid in self.tx.built else self._gather(record, owner, main)
@@ -503,11 +513,11 @@ class Commit:
             if after is None and before is None:
                 return None if cid in self.tx.built else self._gather(record, owner, main)
             if not main.work:
-                if after is None:
+                if before is not None and after is None:
                     self.tx.set_cell(cell_name(cid), Directory(directory.count, before))
                 self._drop(record)
                 return []
-            left, right = (pid, after) if after is not None else (before, pid)
+            left, right = (pid, after) if after is not None else (before or 0, pid)
         name = page_name(cid, right if left == pid else left)
         other = self._loaded(name, owner, size)
         if other is None:
@@ -559,7 +569,7 @@ class Commit:
         cid = owner.work.cid
         content = main.work
         self._take(owner)
-        owner.kind.gather(owner, content.copy())
+        self._kind(owner).gather(owner, content.copy())
         owner.row = None
         self._drop(record)
         self.tx.built.pop(cid, None)
@@ -618,10 +628,8 @@ class Commit:
         node.fragment = None
         node.kids = []
         node.row = None
-        made = [
-            self._page(node, cid, pid, group) for pid, group in zip(pids, groups, strict=True)
-        ]
-        node.kind.spread(node, cid)
+        made = [self._page(node, cid, pid, group) for pid, group in zip(pids, groups, strict=True)]
+        self._kind(node).spread(node, cid)
         self.tx.built[cid] = node
         return made
 
@@ -734,11 +742,7 @@ def _can_spread(node: Node) -> bool:
 
 def _links(parts: records.Parts) -> list[tuple[int, bytes]]:
     """Return the links of a record, each with the head of its row."""
-    heads = [
-        head
-        for head in parts.table[2::3]
-        if records.EXTERNAL <= head < records.FIRST_CLASS
-    ]
+    heads = [head for head in parts.table[2::3] if records.EXTERNAL <= head < records.FIRST_CLASS]
     return list(zip(heads, parts.links, strict=True))
 
 

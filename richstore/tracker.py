@@ -87,6 +87,7 @@ class Node:
     """
 
     __slots__ = (
+        "__weakref__",
         "content",
         "face",
         "fragment",
@@ -94,7 +95,6 @@ class Node:
         "kids",
         "kind",
         "record",
-        "__weakref__",
         "row",
         "slot",
         "tx",
@@ -161,12 +161,6 @@ class Kind(Protocol):
 
     def head(self, node: Node) -> int | type:
         """Return the code of the node table, or the class of an instance."""
-
-    def spread(self, node: Node, cid: int) -> None:
-        """Let the working copy be a spread one; only for lists, dicts and sets."""
-
-    def gather(self, node: Node, content: Any) -> None:
-        """Let the working copy be a whole one again; only for lists, dicts and sets."""
 
     def begin(self, node: Node) -> None:
         """Make a working copy; the face shows it to its transaction, the content to others."""
@@ -573,9 +567,7 @@ class Tracker:
         with self.view() as transaction:
             return self.read_in(name, transaction.get(name), transaction)
 
-    def read_in(
-        self, name: bytes, stored: bytes | None, view: View
-    ) -> tuple[bool, Any]:
+    def read_in(self, name: bytes, stored: bytes | None, view: View) -> tuple[bool, Any]:
         """Return the value of a root record read in a `view()`; the tracker is locked."""
         record = self.live.get(name)
         if record is not None and not record.stale:
@@ -713,12 +705,12 @@ class Tracker:
                 continue
             cls = class_table[head - records.FIRST_CLASS] if head >= records.FIRST_CLASS else None
             spread = records.SPREAD <= head < records.FIRST_CLASS
-            wanted = cls or (head - records.SPREAD if spread else head)
+            wanted: int | type = cls or (head - records.SPREAD if spread else head)
             node = old.get(slot)
             if node is None or node.uid != uid or not _is_of(node, wanted):
                 node = strays.pop(uid, None) if strays else None
                 if node is None or not _is_of(node, wanted):
-                    node = faces.new(record, slot, uid, wanted if cls is None else head, cls)
+                    node = faces.new(record, slot, uid, head % records.SPREAD, cls)
                 else:
                     self._move(node, record, slot)
             nodes[slot] = node
@@ -756,7 +748,7 @@ class Tracker:
         record.base = base if table else None
         record.forget_names()
         record.stored_key = parts.key
-        record.count = parts.count
+        record.count = parts.references
         # last, since what a class's own __setstate__ made is admitted to the record here
         for slot, node in list(nodes.items()):
             if not isinstance(node.work, Spread):
@@ -768,9 +760,7 @@ class Tracker:
         if gone:
             self._find_moved(gone, record, view)
 
-    def _external(
-        self, record: Record, uid: int, link: bytes, view: View
-    ) -> Node:
+    def _external(self, record: Record, uid: int, link: bytes, view: View) -> Node:
         """Return the main node of another record; it is loaded when it is used."""
         slot, head, stored_class, name = records.read_external(link)
         other = self.live.get(name)
@@ -838,9 +828,7 @@ class Tracker:
         known = [names for number, names in self.changes if number >= since]
         if None in known or not self.changes or self.changes[0][0] > since:
             return (
-                name
-                for first in _RECORDS
-                for name, _ in view.scan(first, bytes((first[0] + 1,)))
+                name for first in _RECORDS for name, _ in view.scan(first, bytes((first[0] + 1,)))
             )
         return set().union(*known)  # type: ignore[arg-type]
 
@@ -1027,7 +1015,7 @@ def _is_of(node: Node, wanted: int | type) -> bool:
     """Tell whether a node's face can go on as one of a head or class."""
     kind: Any = node.kind
     head = getattr(kind, "code", None)
-    return (kind.head(node) if head is None else head) == wanted
+    return bool((kind.head(node) if head is None else head) == wanted)
 
 
 def _has_one(name: bytes, stored: bytes, uids: Container[int]) -> bool:

@@ -1,8 +1,7 @@
 """`Store.verify()`: walk every record of a state, and tell what does not fit together.
 
-Records are read without their classes, so that a store can be verified whatever can be imported.
-What belongs to deleted values and waits to be reclaimed is no problem; everything else that no value
-reaches is.
+Records are read without their classes, so that a store can be verified whatever can be imported. What
+belongs to deleted values and waits to be reclaimed is no problem; all else that no value reaches is.
 """
 
 from __future__ import annotations
@@ -107,10 +106,10 @@ class _Verifier:
             self.problem(f"the store says that it has {count} values, and it has {report.values}")
         waiting = self._waiting()
         for name, stored in self._all(pages.SHARED):
-            count = records.count_of(stored)
-            if name in self.seen and count != self.references[name]:
+            said = records.count_of(stored)
+            if name in self.seen and said != self.references[name]:
                 self.problem(
-                    f"shared record {name!r} says that {count} records refer to it, and "
+                    f"shared record {name!r} says that {said} records refer to it, and "
                     f"{self.references[name]} do"
                 )
         for first in (pages.PAGE, pages.SHARED, pages.ENTRY, pages.CELL):
@@ -313,8 +312,5 @@ class _Verifier:
 
 
 def _links(parts: records.Parts) -> list[tuple[int, bytes]]:
-    heads = [
-        head for head in parts.table[2::3] if records.EXTERNAL <= head < records.FIRST_CLASS
-    ]
+    heads = [head for head in parts.table[2::3] if records.EXTERNAL <= head < records.FIRST_CLASS]
     return list(zip(heads, parts.links, strict=True))
-

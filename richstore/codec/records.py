@@ -104,7 +104,7 @@ class Parts(NamedTuple):
         base: what the uids are relative to.
         classes: the stored forms of the classes of the instances.
         links: for each row with head EXTERNAL or SPREAD: what it refers to.
-        count: how many records refer to this one; None for those that are no shared record.
+        references: how many records refer to this one; None for one that is not shared.
         stream: the opcodes.
     """
 
@@ -113,7 +113,7 @@ class Parts(NamedTuple):
     base: int
     classes: list[bytes]
     links: list[bytes]
-    count: int | None
+    references: int | None
     stream: bytes
 
 

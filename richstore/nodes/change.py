@@ -148,7 +148,7 @@ def place(record: Record, node: Node) -> str:
         # positions on a page begin at 0
         local, _, rest = inside[1:].partition("]")
         transaction = tracker.transaction
-        cells = tracker if transaction is None else transaction
+        cells: Any = tracker if transaction is None else transaction
         tree = Tree(cells, int.from_bytes(record.name[1:9], "big"))
         path = tree.path_to(int.from_bytes(record.name[9:], "big"), record.trail)
         at = int(local) + sum(sum(index.counts[:child]) for _, index, child in path or ())

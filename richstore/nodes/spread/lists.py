@@ -171,4 +171,4 @@ class SpreadList(SpreadContent):
 
 
 def _whole(other: Any) -> Any:
-    return list(other) if isinstance(other, SpreadContent) else other
+    return other.whole() if isinstance(other, SpreadContent) else other

@@ -94,30 +94,36 @@ class _Keyed(SpreadContent):
 
 
 class _Keys(KeysView[Any]):
+    _mapping: Any
+
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)  # type: ignore[call-overload, no-any-return]
+        return reversed(self._mapping)
 
     def __repr__(self) -> str:
         return f"dict_keys({list(self)!r})"
 
 
 class _Values(ValuesView[Any]):
+    _mapping: Any
+
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping.pairs())  # type: ignore[attr-defined]
+        return (value for _, value in self._mapping.pairs())
 
     def __reversed__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping.pairs(True))  # type: ignore[attr-defined]
+        return (value for _, value in self._mapping.pairs(True))
 
     def __repr__(self) -> str:
         return f"dict_values({list(self)!r})"
 
 
 class _Items(ItemsView[Any, Any]):
+    _mapping: Any
+
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping.pairs()  # type: ignore[attr-defined, no-any-return]
+        return self._mapping.pairs()
 
     def __reversed__(self) -> Iterator[Any]:
-        return self._mapping.pairs(True)  # type: ignore[attr-defined, no-any-return]
+        return self._mapping.pairs(True)
 
     def __repr__(self) -> str:
         return f"dict_items({list(self)!r})"

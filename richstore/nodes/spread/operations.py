@@ -28,7 +28,7 @@ from richstore.pages import (
     entry_name,
     page_name,
 )
-from richstore.tracker import Node, Record
+from richstore.tracker import Node, Record, Spread
 from richstore.transaction import Transaction
 
 __all__ = ["SPREAD_OPERATIONS", "gather"]
@@ -422,7 +422,7 @@ def set_add(tx: Transaction, node: Node, item: Any) -> None:
 def set_update(tx: Transaction, node: Node, items: list[Any]) -> None:
     with _together(tx):
         for item in items:
-            if isinstance(node.work, paging.Spread):
+            if isinstance(node.work, Spread):
                 set_add(tx, node, item)
             else:
                 apply(tx, node, op.set_add, (item,), False)
