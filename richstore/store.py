@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -23,8 +23,9 @@ from richstore.errors import ClosedError, EncodingError, ReadOnlyError
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, FrozenView, frozen_value, plain
 from richstore.nodes.adopt import Adopter
-from richstore.snapshot import Snapshot
+from richstore.nodes.spread.building import Progress, Source, build_value, source_of
 from richstore.paging import compact
+from richstore.snapshot import Snapshot
 from richstore.statistics import Stats, stats
 from richstore.tracker import FORMAT_KEY, Record, Tracker
 from richstore.transaction import Transaction, current, run
@@ -276,6 +277,9 @@ class Store(Reading, MutableMapping[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         name = name_of(key)
+        self._check_writable()
+        # items of a generator are taken before others have to wait
+        value = source_of(value)
         self._run(lambda transaction: self._assign(transaction, key, name, value))
 
     def _assign(self, transaction: Transaction, key: Any, name: bytes, value: Any) -> None:
@@ -292,6 +296,11 @@ class Store(Reading, MutableMapping[Any, Any]):
         else:
             kept = stored_key(key, name)
         record = Record(tracker, name, kept)
+        value = source_of(value)
+        if isinstance(value, Source):
+            record.value = build_value(transaction, record, value)
+            transaction.set_root(name, record, existed)
+            return
         adopter = Adopter(transaction, record)
         try:
             record.value = adopter(value)
@@ -413,15 +422,23 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._run(work)
 
     def _run(self, work: Any) -> Any:
+        self._check_writable()
+        return run(self._tracker, self._timeout, work)
+
+    def _check_writable(self) -> None:
         if self._closed:
             raise self._closed_error()
         if self._readonly:
             raise self._readonly_error()
-        return run(self._tracker, self._timeout, work)
 
     # --- transactions and snapshots ---
 
-    def transaction(self, *, timeout: float | None = _MISSING) -> Block:
+    def transaction(
+        self,
+        *,
+        timeout: float | None = _MISSING,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Block:
         """Return a context manager: what changes inside is committed together, or not at all.
 
         On any exception everything in memory and on disk is as before, and the exception goes on.
@@ -429,6 +446,9 @@ class Store(Reading, MutableMapping[Any, Any]):
 
         Args:
             timeout: seconds to wait for the writer before; by default those of the store.
+            progress: called as `progress(items, bytes)` now and then, by the thread of the block,
+                while large values are built in it, with what has been built so far. An exception
+                in it undoes the block.
 
         Raises:
             LockTimeoutError: another writer did not end in time.
@@ -446,7 +466,8 @@ class Store(Reading, MutableMapping[Any, Any]):
             ...         store["shops"]
             ['shop1']
         """
-        return Block(self, self._timeout if timeout is _MISSING else timeout)
+        told = None if progress is None else Progress(progress)
+        return Block(self, self._timeout if timeout is _MISSING else timeout, told)
 
     def snapshot(self) -> Snapshot:
         """Return a read-only view of the last committed state; close it, or use it in `with`."""
@@ -574,10 +595,13 @@ class Store(Reading, MutableMapping[Any, Any]):
 class Block:
     """The context manager of `Store.transaction()`."""
 
-    def __init__(self, store: Store, timeout: float | None) -> None:
+    def __init__(self, store: Store, timeout: float | None, progress: Progress | None) -> None:
         self._store = store
         self._timeout = timeout
+        self._progress = progress
         self._entered: list[Any] = []
+        # of a block within one that tells of progress itself
+        self._outer: Progress | None = None
 
     def __enter__(self) -> Transaction:
         store = self._store
@@ -591,8 +615,11 @@ class Block:
             inner = transaction.nested()
             inner.__enter__()
             self._entered.append(inner)
+            if self._progress is not None:
+                self._outer, transaction.progress = transaction.progress, self._progress
             return transaction
         transaction = Transaction(store._tracker)
+        transaction.progress = self._progress
         self._entered.append(transaction)
         try:
             transaction.begin(self._timeout)
@@ -608,6 +635,10 @@ class Block:
         traceback: TracebackType | None,
     ) -> None:
         entered = self._entered[-1]
+        if self._progress is not None and not isinstance(entered, Transaction):
+            transaction = current(self._store._tracker)
+            if transaction is not None:
+                transaction.progress = self._outer
         try:
             entered.__exit__(kind, error, traceback)
         finally:

@@ -469,6 +469,16 @@ class Tracker:
 
     # --- numbers ---
 
+    def numbers(self, count: int) -> int:
+        """Return the first of so many numbers that follow each other."""
+        if self.end_number - self.next_number < count:
+            # those that are left of the last ones are never used
+            self.next_number = self.end_number
+            self.number()
+        first = self.next_number
+        self.next_number += count
+        return first
+
     def number(self) -> int:
         """Return a number that no node, page or container of this store has had; inside a write."""
         number = self.next_number

@@ -18,6 +18,7 @@ from collections.abc import (
     MutableSequence,
     MutableSet,
 )
+from itertools import chain
 from typing import Any
 
 from richstore.codec import records
@@ -38,6 +39,7 @@ from richstore.nodes.base import (
 from richstore.nodes.change import change
 from richstore.nodes.plain import Plain, nodes_in, plain, reduce_plain
 from richstore.nodes.spread.base import SpreadContent
+from richstore.nodes.spread.building import LARGE, Source, extend, first_items, first_pairs
 from richstore.nodes.spread.lists import SpreadList
 from richstore.nodes.spread.mappings import SpreadDict, SpreadSet
 from richstore.nodes.views import DictItems, DictKeys, DictValues
@@ -159,7 +161,7 @@ class ContainerKind(ABC):
 
     def begin(self, node: Node) -> None:
         """Make a working copy."""
-        content = node.content
+        content: Any = node.content
         # a spread one is only a way to its pages, which have working copies of their own
         node.work = content.copy() if type(content) is self.builtin else content
         set_class(node.face, self.mediated)
@@ -178,12 +180,12 @@ class ContainerKind(ABC):
 
     def save(self, node: Node) -> Any:
         """Return a copy of the working copy."""
-        work = node.work
+        work: Any = node.work
         return work.copy() if type(work) is self.builtin else work
 
     def restore(self, node: Node, saved: Any) -> None:
         """Put a saved copy back into the working copy."""
-        work = node.work
+        work: Any = node.work
         if type(work) is self.builtin and type(saved) is self.builtin:
             work.clear()
             self.put_back(work, saved)
@@ -389,10 +391,14 @@ class ListProxy(Proxy):
         change(self, op.list_insert, operator.index(index), item, removes=False)
 
     def extend(self, items: Any, /) -> None:
-        change(self, op.list_extend, list(items), removes=False)
+        some = first_items(items)
+        if isinstance(some, Source):
+            extend(self, some)
+        else:
+            change(self, op.list_extend, some, removes=False)
 
     def __iadd__(self, items: Any) -> Any:
-        change(self, op.list_extend, list(items), removes=False)
+        self.extend(items)
         return self
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -468,10 +474,17 @@ class DictProxy(Proxy):
         return change(self, op.dict_setdefault, key, default, removes=False)
 
     def update(self, *arguments: Any, **named: Any) -> None:
-        change(self, op.dict_update, _new_items(arguments, named))
+        if len(arguments) == 1:
+            some = first_pairs(arguments[0], named)
+            if isinstance(some, Source):
+                extend(self, some)
+                return
+        else:
+            some = _new_items(arguments, named)
+        change(self, op.dict_update, some)
 
     def __ior__(self, other: Any) -> Any:
-        change(self, op.dict_update, _new_items((other,), {}))
+        self.update(other)
         return self
 
     def pop(self, *arguments: Any) -> Any:
@@ -542,7 +555,12 @@ class SetProxy(Proxy):
         change(self, op.clear)
 
     def update(self, *others: Any) -> None:
-        change(self, op.set_update, [item for other in others for item in other], removes=False)
+        items = others[0] if len(others) == 1 else chain.from_iterable(others)
+        some = first_items(items)
+        if isinstance(some, Source):
+            extend(self, some)
+        else:
+            change(self, op.set_update, some, removes=False)
 
     def intersection_update(self, *others: Any) -> None:
         others = tuple(map(list, others))
@@ -556,6 +574,9 @@ class SetProxy(Proxy):
         change(self, op.set_combine, set.symmetric_difference, (list(other),))
 
     def __ior__(self, other: Any) -> Any:
+        if isinstance(other, (set, frozenset)) and len(other) > LARGE:
+            self.update(other)
+            return self
         return self._in_place(other, set.union)
 
     def __iand__(self, other: Any) -> Any:
