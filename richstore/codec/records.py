@@ -160,12 +160,17 @@ class RecordPickler(pickle.Pickler):
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
+        self._faces: dict[int, tuple[int, Any]] = {}
+        self._start()
+
+    def _start(self) -> None:
         super().__init__(self._buffer, 5)
         self.fast = True
+        self.memo = self._faces
 
     def begin(self, faces: dict[int, tuple[int, Any]]) -> None:
         """Let `faces` come out as references: `{id(face): (2 * slot + 1, face)}`."""
-        self.memo = faces
+        self.memo = self._faces = faces
 
     def reducer_override(self, obj: Any) -> Any:
         """Store by value the classes and functions that no name finds."""
@@ -183,11 +188,52 @@ class RecordPickler(pickle.Pickler):
         try:
             self.dump(content)
         except EncodingError:
+            self._start()
             raise
         except Exception as error:
-            raise unstorable(content, error) from error
+            self._start()
+            if not _holds_frozenset(content):
+                raise unstorable(content, error) from error
+            return self._assembled(content)
         data = buffer.getvalue()
+        if _FROZENSET in data:
+            # CPython's fast mode enters a frozenset and never leaves it, and fails after 50 of them
+            self._start()
         return data[11:-1] if data[2] == 0x95 else data[2:-1]
+
+    def _assembled(self, content: Any) -> bytes:
+        """Return the opcodes of what holds many frozensets, from those of its items."""
+        kind = type(content)
+        if not _holds_frozenset(content):
+            return self.body(content)
+        made = self._assembled
+        if kind is dict:
+            items = b"".join([made(key) + made(value) for key, value in content.items()])
+        else:
+            items = b"".join(map(made, content))
+        begin, end = _ASSEMBLED[kind]
+        return begin + items + end
+
+
+_FROZENSET = b"\x91"
+
+
+_ASSEMBLED: dict[type, tuple[bytes, bytes]] = {
+    list: (b"](", b"e"),
+    dict: (b"}(", b"u"),
+    set: (b"\x8f(", b"\x90"),
+    frozenset: (b"(", _FROZENSET),
+    tuple: (b"(", b"t"),
+}
+
+
+def _holds_frozenset(content: Any) -> bool:
+    kind = type(content)
+    if kind is frozenset:
+        return True
+    if kind is dict:
+        return any(map(_holds_frozenset, content)) or any(map(_holds_frozenset, content.values()))
+    return kind in _ASSEMBLED and any(map(_holds_frozenset, content))
 
 
 def unstorable(content: Any, error: Exception) -> EncodingError:

@@ -420,7 +420,7 @@ class ListProxy(Proxy):
             except TypeError:
                 if hasattr(type(value), "__iter__"):
                     raise
-                raise TypeError(_slice_error(index)) from None
+                raise TypeError(_slice_error(index, value)) from None
         change(self, op.list_set, index, value)
 
     def __delitem__(self, index: Any) -> None:
@@ -442,10 +442,13 @@ class ListProxy(Proxy):
         change(self, op.list_reverse, removes=False)
 
 
-def _slice_error(index: slice) -> str:
-    if index.step is None or index.step == 1:
-        return "can only assign an iterable"
-    return "must assign iterable to extended slice"
+def _slice_error(index: slice, value: Any) -> str:
+    """Return what this Python says of a slice that something other than an iterable is put into."""
+    try:
+        [][index] = value
+    except TypeError as error:
+        return str(error)
+    return "can only assign an iterable"
 
 
 class DictProxy(Proxy):
