@@ -239,7 +239,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
         pickler = pickler or _pickler(record, record.faces)
         root = pickler.body(value)
     if pickler is not None:
-        pickler.clear_memo()
+        pickler.end()
         record.tracker.picklers.append(pickler)
     transaction.orders[record] = nodes, joined
     dead: list[Node] = []

@@ -850,12 +850,14 @@ class Reclaimer:
     def __init__(self, tracker: Any, engine: Any) -> None:
         self.tracker = tracker
         self.engine = engine
+        # the work done, which is bounded, and the records among what was deleted
         self.deleted = 0
+        self.records = 0
         # shared records that are referred to less often now
         self.counts: dict[bytes, int] = {}
 
     def run(self, limit: int | None) -> int:
-        """Delete at most so many records; None: all there are. Return how many were."""
+        """Delete at most so many records; None: all there are. Return how much was done."""
         engine = self.engine
         after = bytes((pages.RECLAIM[0] + 1,))
         while limit is None or self.deleted < limit:
@@ -896,6 +898,7 @@ class Reclaimer:
             for name in names:
                 engine.delete(name)
             self.deleted += -(-len(names) // share)
+            self.records += len(names) if first == pages.PAGE else 0
             if room is not None and len(names) >= room:
                 return False
         return True
@@ -924,6 +927,7 @@ class Reclaimer:
             self.counts[name] = 0
         for name, stored in lost.items():
             self.deleted += 1
+            self.records += 1
             self._leave(name, stored)
 
 
@@ -931,6 +935,6 @@ def compact(transaction: Any) -> int:
     """Delete everything that waits to be reclaimed, in a transaction; return how many records."""
     transaction.written = True
     reclaimer = Reclaimer(transaction.tracker, transaction.engine)
-    deleted = reclaimer.run(None)
+    reclaimer.run(None)
     transaction.reclaimed |= reclaimer.counts
-    return deleted
+    return reclaimer.records

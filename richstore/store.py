@@ -64,7 +64,8 @@ def open(
             changes survive the death of the process, but power loss may damage the file.
         timeout: seconds that a writer waits for the one before it; None waits forever. Changes
             through values, which all handles on a file share, take that of the last handle.
-        cache_size: bytes of encoded values that stay loaded although nobody holds them.
+        cache_size: bytes of memory, more or less, for records that stay loaded although nobody
+            holds them.
         map_size: bytes of address space to begin with; it grows by itself.
         allow_network: open a file on a network file system, where locks may not hold.
 

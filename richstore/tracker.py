@@ -27,6 +27,7 @@ import sys
 import threading
 import uuid
 import weakref
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -127,15 +128,22 @@ class Spread:
         node: the node of the container; None in a snapshot.
         before: a view of the last state in which it was in the store, once it has left.
         kept: the pages that were loaded then, by id.
+        mirror: a built-in container with all items, which the face shows while nothing changes; None
+            when there is none.
     """
 
-    __slots__ = ("__weakref__", "before", "cid", "kept", "node")
+    __slots__ = ("__weakref__", "before", "cid", "kept", "mirror", "node")
 
     def __init__(self, node: Node | None, cid: int) -> None:
         self.node = node
         self.cid = cid
         self.before: Any = None
         self.kept: dict[int, Record] = {}
+        self.mirror: Any = None
+
+    def drop_mirror(self) -> None:
+        """Let the face show this content itself: something in it changes."""
+        raise NotImplementedError
 
     def copy(self) -> Any:
         """Return a whole container with the items."""
@@ -226,6 +234,14 @@ class Faces(Protocol):
     def loaded(self, node: Node) -> None:
         """Take what the codec filled as the node's content."""
 
+    def sleeping(self, record: Record, heads: Iterable[int]) -> tuple[list[Any], list[Any]]:
+        """Return faces of lists, dicts and sets without nodes, and the containers to be filled."""
+
+    def wake(
+        self, record: Record, table: array[int], base: int, faces: list[Any]
+    ) -> dict[int, Node]:
+        """Return the nodes of faces that had none, by slot."""
+
     def adopter(self, transaction: Any, record: Record) -> Callable[[Any], Any]:
         """Return the function that turns plain values into nodes of a record."""
 
@@ -261,10 +277,15 @@ class Record:
         since: the commit at which that was noticed.
         size: bytes of its encoded form.
         trail: of a page of a list, the names of the indexes on the way to it when last used.
+        asleep: of a page that has been read but not changed, what its nodes are made of: table, base,
+            and the face of each row; else None.
+
+    What only few need of a record that was read is made when it is asked for: see `__getattr__`.
     """
 
     __slots__ = (
         "__weakref__",
+        "asleep",
         "base",
         "count",
         "externals",
@@ -320,6 +341,36 @@ class Record:
         self.since = 0
         self.size = 0
         self.trail: list[bytes] | None = None
+        self.asleep: tuple[array[int], int, list[Any]] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what loading has left out: the nodes, or what only a change needs."""
+        if name not in _LATER:
+            raise AttributeError(name)
+        tracker = self.tracker
+        with tracker.lock:
+            asleep = self.asleep
+            if asleep is not None:
+                self.nodes = tracker.faces.wake(self, *asleep)
+                self.asleep = None
+            try:
+                # another thread may have done the same
+                return object.__getattribute__(self, name)
+            except AttributeError:
+                pass
+            faces = {id(one.face): (2 * at + 1, one.face) for at, one in self.nodes.items()}
+            faces |= {id(one.face): (2 * at + 1, one.face) for one, at in self.externals.items()}
+            used = {*self.nodes, *self.externals.values()}
+            self.top = max(used, default=-1) + 1
+            self.free = [slot for slot in range(self.top) if slot not in used]
+            self.faces = faces
+            return object.__getattribute__(self, name)
+
+    def leave_out(self) -> None:
+        """Let what only a change needs be made from the nodes when it is asked for."""
+        # they may have been left out before
+        self.faces, self.free, self.top = {}, [], 0
+        del self.faces, self.free, self.top
 
     @property
     def main(self) -> Node | None:
@@ -410,7 +461,13 @@ class Record:
     @property
     def cost(self) -> int:
         """Bytes it takes in memory, more or less."""
-        return self.size * _BYTE_COST + len(self.nodes) * _NODE_COST
+        asleep = self.asleep
+        nodes = len(self.nodes) if asleep is None else len(asleep[2])
+        return self.size * _BYTE_COST + nodes * _NODE_COST
+
+
+# What a record may be without until it is asked for.
+_LATER = frozenset(("faces", "free", "nodes", "top"))
 
 
 class Tracker:
@@ -531,11 +588,15 @@ class Tracker:
             self.changes.append((commit, changed))
             if changed is None:
                 self.cells.clear()
+                for node in list(self.spreads.values()):
+                    _drop_mirror(node)
                 for record in list(self.live.values()):
                     self.expire(record)
             else:
                 for name in changed:
-                    self.cells.pop(name, None)
+                    if name[:1] == pages.CELL:
+                        self.cells.pop(name, None)
+                        self.drop_mirror_of(name)
                     found = self.live.get(name)
                     if found is not None:
                         self.expire(found)
@@ -543,6 +604,8 @@ class Tracker:
 
     def expire(self, record: Record) -> None:
         """Mark a record stale."""
+        if record.owner is not None:
+            _drop_mirror(record.owner)
         if not record.stale:
             record.stale = True
             record.since = self.changes[-1][0] if self.changes else 0
@@ -614,13 +677,17 @@ class Tracker:
             return
         self.load(record, records.parse(record.name, stored), len(stored), view)
 
-    def page(self, name: bytes, owner: Node, *, remember: bool = True) -> Record | None:
+    def page(
+        self, name: bytes, owner: Node, *, remember: bool = True, view: View | None = None
+    ) -> Record | None:
         """Return a page of a spread container, loaded; None when there is none of that name.
 
         Args:
             name: its engine key.
             owner: the node of the container.
             remember: whether to keep it loaded when nobody holds a part of it.
+            view: a view of the state `seen`, for a caller that has locked the tracker; outside a
+                transaction.
         """
         record = self.recent.get(name)
         if record is not None and not record.stale:
@@ -635,6 +702,8 @@ class Tracker:
                 self.remember(record)
             return record
         self.misses += 1
+        if view is not None:
+            return self._load_page(name, record, owner, view, remember)
         writing = self.transaction
         if writing is not None and writing.flushed and writing.is_here():
             # it may have been written by this very transaction
@@ -691,6 +760,9 @@ class Tracker:
         table = parts.table
         old = record.nodes
         base = parts.base
+        if not old and record.owner is not None and not self.strays and records.is_plain(parts):
+            self._load_asleep(record, parts, size)
+            return
         class_table = [class_from_bytes(stored) for stored in parts.classes]
         nodes: dict[int, Node] = {}
         containers: list[Any] = []
@@ -748,13 +820,7 @@ class Tracker:
         record.nodes = nodes
         record.externals = externals
         record.links = frozenset(shared)
-        record.faces = {id(node.face): (2 * slot + 1, node.face) for slot, node in nodes.items()}
-        used = set(nodes)
-        for node, slot in externals.items():
-            record.faces[id(node.face)] = (2 * slot + 1, node.face)
-            used.add(slot)
-        record.top = max(used, default=-1) + 1
-        record.free = [slot for slot in range(record.top) if slot not in used]
+        record.leave_out()
         record.base = base if table else None
         record.forget_names()
         record.stored_key = parts.key
@@ -769,6 +835,17 @@ class Tracker:
         gone = [node for node in gone if node.record is record]
         if gone:
             self._find_moved(gone, record, view)
+
+    def _load_asleep(self, record: Record, parts: records.Parts, size: int) -> None:
+        """Fill a new page without making its nodes, which those who only read do not need."""
+        table = parts.table
+        faces, containers = self.faces.sleeping(record, table[2::3])
+        record.value = records.decode(parts, containers)
+        record.base = parts.base
+        record.size = size
+        record.asleep = table, parts.base, faces
+        record.leave_out()
+        del record.nodes
 
     def _external(self, record: Record, uid: int, link: bytes, view: View) -> Node:
         """Return the main node of another record; it is loaded when it is used."""
@@ -905,6 +982,12 @@ class Tracker:
                     content.kept[int.from_bytes(name[-8:], "big")] = record
                     self.forget(record, before)
 
+    def drop_mirror_of(self, cell: bytes) -> None:
+        """Let the container that a cell belongs to show itself."""
+        node = self.spreads.get(int.from_bytes(cell[1:9], "big"))
+        if node is not None:
+            _drop_mirror(node)
+
     # --- cells ---
 
     def cell(self, name: bytes) -> Any:
@@ -1019,6 +1102,12 @@ def _noting(tracker: Tracker, name: bytes, parts: records.Parts, load: Callable[
             raise
         error.add_note(f"richstore: while reading the value at {place} of {tracker.engine.path}")
         raise
+
+
+def _drop_mirror(node: Node) -> None:
+    content = node.content
+    if isinstance(content, Spread) and content.mirror is not None:
+        content.drop_mirror()
 
 
 def _is_of(node: Node, wanted: int | type) -> bool:

@@ -41,7 +41,7 @@ from richstore.errors import (
     LockTimeoutError,
     ReadOnlyError,
 )
-from richstore.pages import PAGE, delete_pages, read_cell
+from richstore.pages import CELL, PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
 from richstore.tracker import Node, Record, Spread, Tracker
 
@@ -316,6 +316,8 @@ class Transaction:
                     node.tx = None
                     if isinstance(old, Spread) and old is not node.content:
                         tracker.close_spread(old, None)
+            # the old contents are to be free before it is asked who else holds what was in them
+            old = None
             for node in self.levels[0].births:
                 node.tx = None
                 if node.kind.guarded:
@@ -492,6 +494,8 @@ class Transaction:
 
     def set_cell(self, name: bytes, value: Any) -> None:
         """Put a cell, or None to delete it."""
+        if name[:1] == CELL:
+            self.tracker.drop_mirror_of(name)
         level = self.levels[-1]
         if name not in level.cells:
             level.cells[name] = self.cells.get(name, _MISSING)
@@ -589,6 +593,10 @@ class Transaction:
         Returns:
             The kids it has so far, if they are known.
         """
+        owner = node if node.record is None else node.record.owner or node
+        content = owner.content
+        if isinstance(content, Spread) and content.mirror is not None:
+            content.drop_mirror()
         level = self.levels[-1]
         if node.tx is not self:
             self.touched[node] = (node.fragment, node.kids)
@@ -679,7 +687,7 @@ class Transaction:
 
 def detached(node: Node) -> DetachedError:
     """Return the error for a change to a node that has left the store."""
-    kind = type(node.face).__name__
+    kind = getattr(node.kind, "builtin", type(node.face)).__name__
     place = f" (it was in the value at {node.home.path})" if node.home is not None else ""
     return DetachedError(
         f"this {kind} is no longer part of the store{place}: it was deleted, overwritten or rolled "

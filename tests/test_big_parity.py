@@ -76,6 +76,9 @@ class Index:
     def __index__(self) -> int:
         return self.at
 
+    def __repr__(self) -> str:
+        return "Index"
+
 
 def consumed(iterator: Any) -> Any:
     """Return what an iterator gives, with the length it announced now and then."""

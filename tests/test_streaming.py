@@ -161,7 +161,7 @@ with richstore.open(sys.argv[1], synchronous="off", cache_size=8_000_000) as sto
             store["list"][n * 1000]["seen"] = True
     assert peak.megabytes < 20, peak.megabytes"""
     done = run_python(
-        PROGRAM.replace("BODY", body.strip()).replace("print(peak", "print(scanned"),
+        PROGRAM.replace("BODY", body.strip()).replace("print(peak.megabytes", "print(scanned"),
         path,
         str(COUNT),
     )

@@ -55,6 +55,7 @@ __all__ = [
     "external",
     "faces_in",
     "fill_fragment",
+    "fill_fragments",
     "is_plain",
     "load_blob",
     "name_fragment",
@@ -171,6 +172,11 @@ class RecordPickler(pickle.Pickler):
     def begin(self, faces: dict[int, tuple[int, Any]]) -> None:
         """Let `faces` come out as references: `{id(face): (2 * slot + 1, face)}`."""
         self.memo = self._faces = faces
+
+    def end(self) -> None:
+        """Forget the faces: a pickler that waits for its next use must keep none alive."""
+        self.clear_memo()
+        self._faces = {}
 
     def reducer_override(self, obj: Any) -> Any:
         """Store by value the classes and functions that no name finds."""
@@ -305,6 +311,24 @@ def fill_fragment(slot: int, body: bytes) -> bytes:
     there already takes its place.
     """
     return _get_raw(slot) + body[1:] + _POP
+
+
+def fill_fragments(slots: list[int], ends: list[int], written: bytes) -> list[bytes]:
+    """Return the fragments of lists, dicts and sets that one pickler wrote one behind the other.
+
+    Args:
+        slots: theirs.
+        ends: where each ends in what was written.
+        written: all that the pickler wrote.
+    """
+    found: list[bytes] = []
+    start = 0
+    for slot, end in zip(slots, ends, strict=True):
+        # protocol, frame, the opcode that makes an empty container; and STOP
+        first = start + (12 if written[start + 2] == 0x95 else 3)
+        found.append(_get_raw(slot) + written[first : end - 1] + _POP)
+        start = end
+    return found
 
 
 def object_fragment(slot: int, state: bytes) -> bytes:

@@ -6,12 +6,23 @@ and records are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 from richstore.codec import records
 from richstore.nodes.adopt import HANDLERS, Adopter
-from richstore.nodes.base import is_face, node_of
+from richstore.nodes.base import (
+    get_content,
+    is_face,
+    new_proxy,
+    node_of,
+    set_class,
+    set_content,
+    set_node,
+)
 from richstore.nodes.containers import DICT, LIST, SET
 from richstore.nodes.frozen import _instance_kind, frozen_value
 from richstore.nodes.generic import generic_kind
@@ -28,6 +39,9 @@ from richstore.transaction import Transaction
 __all__ = ["Faces", "FrozenView", "frozen_value", "is_tracked", "plain", "transactional"]
 
 _CONTAINERS: dict[int, Any] = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
+
+
+_exhaust = deque[Any](maxlen=0).extend
 
 
 def _adopt_object(adopter: Adopter, original: Any, content: Any) -> Any:
@@ -66,6 +80,35 @@ class Faces:
         kind = _CONTAINERS[head] if cls is None else _instance_kind(cls)
         node: Node = kind.make(record, slot, uid, kind.clean)
         return node
+
+    @staticmethod
+    def sleeping(record: Record, heads: Iterable[int]) -> tuple[list[Any], list[Any]]:
+        """Return faces of lists, dicts and sets without nodes, and the containers to be filled."""
+        # one loop in C for each step: this is what reading much is made of
+        kinds = [_CONTAINERS[head] for head in heads]
+        faces = list(map(new_proxy, [kind.sleeping for kind in kinds]))
+        raw = [kind.builtin() for kind in kinds]
+        _exhaust(map(set_content, faces, raw))
+        _exhaust(map(set_node, faces, repeat(record)))
+        containers = [None] * (2 * len(raw))
+        containers[::2] = raw
+        containers[1::2] = faces
+        return faces, containers
+
+    @staticmethod
+    def wake(record: Record, table: array[int], base: int, faces: list[Any]) -> dict[int, Node]:
+        """Return the nodes of faces that had none, by slot."""
+        nodes: dict[int, Node] = {}
+        for at, face in enumerate(faces):
+            slot, uid, head = table[3 * at : 3 * at + 3]
+            kind = _CONTAINERS[head]
+            node = nodes[slot] = Node(record, slot, base + uid, kind)
+            node.face = face
+            node.content = node.work = content = get_content(face)
+            kind.show(face, content)
+            set_node(face, node)
+            set_class(face, kind.clean)
+        return nodes
 
     @staticmethod
     def spread(node: Node, cid: int) -> None:

@@ -20,10 +20,12 @@ from typing import Any, ClassVar, NoReturn
 import wrapt
 
 from richstore.errors import ReadOnlyError
-from richstore.tracker import Node
+from richstore.tracker import Node, Record
 
 __all__ = [
     "BaseProxy",
+    "get_content",
+    "get_node",
     "is_face",
     "new_proxy",
     "node_of",
@@ -49,8 +51,22 @@ class BaseProxy(wrapt.BaseObjectProxy[Any]):
     _richstore_node_: ClassVar[Callable[[Any], Node]]
 
 
-get_node: Callable[[Any], Node] = BaseProxy.__dict__["_self_node"].__get__
-set_node: Callable[[Any, Node], None] = BaseProxy.__dict__["_self_node"].__set__
+# A face of a page that is asleep (see `tracker.Record`) has the record in place of its node.
+_get_node: Callable[[Any], Node | Record] = BaseProxy.__dict__["_self_node"].__get__
+set_node: Callable[[Any, Node | Record], None] = BaseProxy.__dict__["_self_node"].__set__
+
+
+def get_node(face: Any) -> Node:
+    """Return the node of a proxy."""
+    node: Any = _get_node(face)
+    if type(node) is not Node:
+        # asking for its nodes wakes the record
+        node.nodes  # noqa: B018
+        node = _get_node(face)
+    found: Node = node
+    return found
+
+
 BaseProxy._richstore_node_ = staticmethod(get_node)
 
 new_proxy: Callable[[type], Any] = wrapt.BaseObjectProxy.__new__
@@ -58,6 +74,11 @@ new_proxy: Callable[[type], Any] = wrapt.BaseObjectProxy.__new__
 # proxy, which takes three times as long.
 set_content: Callable[[Any, Any], None] = next(
     vars(cls)["__wrapped__"].__set__
+    for cls in wrapt.BaseObjectProxy.__mro__
+    if "__wrapped__" in vars(cls)
+)
+get_content: Callable[[Any], Any] = next(
+    vars(cls)["__wrapped__"].__get__
     for cls in wrapt.BaseObjectProxy.__mro__
     if "__wrapped__" in vars(cls)
 )
@@ -79,7 +100,10 @@ def is_face(value: Any) -> bool:
 
 def view(face: Any) -> Any:
     """Return the content of a proxy as the calling thread and task are to see it."""
-    node: Node = get_node(face)
+    node: Any = _get_node(face)
+    if type(node) is not Node:
+        # asleep: as it was read
+        return get_content(face)
     transaction = node.tx
     if transaction is not None:
         work = node.work

@@ -107,6 +107,7 @@ class ContainerKind(ABC):
         self.code = head
         self.spread_content = spread_content
         self.clean: type = BaseProxy
+        self.sleeping: type = BaseProxy
         self.mediated: type = BaseProxy
         self.frozen: type = BaseProxy
         HANDLERS[builtin] = self.adopt
@@ -199,6 +200,7 @@ class ContainerKind(ABC):
         content = node.content
         if not isinstance(content, SpreadContent) or content.cid != cid:
             content = self.spread_content(node, cid)
+        content.mirror = None
         node.content = node.work = content
         node.row = None
         self.show(node.face, content)
@@ -672,10 +674,26 @@ def mediated_class(clean: type, readers: Iterable[str]) -> type:
     return type(clean.__name__, (clean,), namespace)
 
 
+def _sleeping_class(clean: type) -> type:
+    """Return the class of faces on pages that are asleep: these show their content in C as well.
+
+    Only the slots that hold methods of the content are still to be set.
+    """
+
+    def iterate(self: Any) -> Iterator[Any]:
+        return iter(view(self))
+
+    namespace: dict[str, Any] = {"__slots__": (), "__doc__": clean.__doc__, "__iter__": iterate}
+    if hasattr(clean, "get"):
+        namespace["get"] = lambda self, *arguments: view(self).get(*arguments)
+    return type(clean.__name__, (clean,), namespace)
+
+
 _ABCS: dict[type, Any] = {list: MutableSequence, dict: MutableMapping, set: MutableSet}
 
 for _kind, _proxy in ((LIST, ListProxy), (DICT, DictProxy), (SET, SetProxy)):
     _kind.clean = _proxy
+    _kind.sleeping = _sleeping_class(_proxy)
     _kind.mediated = mediated_class(_proxy, _READERS[_kind.builtin])
     _kind.frozen = type(
         _proxy.__name__,

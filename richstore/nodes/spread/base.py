@@ -10,12 +10,15 @@ was noticed meanwhile, so that what they combine is of one state.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
 from richstore.codec.records import decode, is_plain, parse
-from richstore.errors import CorruptionError, DetachedError
+from richstore.errors import ClosedError, CorruptionError, DetachedError
+from richstore.nodes.base import get_content, get_node
 from richstore.nodes.base import view as visible
 from richstore.pages import cell_name, page_name, read_cell
 from richstore.tracker import Node, Spread
@@ -25,6 +28,9 @@ __all__ = ["FrozenView", "SpreadContent"]
 
 # Pages that the view of a snapshot keeps decoded.
 _KEPT = 64
+# A container of at most so many pages may have a mirror, after at least so many reads.
+_MIRRORED = 256
+_READS = 64
 
 
 class FrozenView:
@@ -45,11 +51,22 @@ class FrozenView:
         self.busy = False
         self.cells: dict[bytes, Any] = {}
 
+    def get(self, name: bytes) -> bytes | None:
+        """Return what is stored under an engine key."""
+        try:
+            stored: bytes | None = self.view.get(name)
+        except ClosedError:
+            raise ClosedError(
+                "the snapshot, or the store, that this large value came from is closed, and this "
+                "part of it was not loaded before; read what you need inside the with block"
+            ) from None
+        return stored
+
     def cell(self, name: bytes) -> Any:
         """Return an index or directory, or None."""
         found = self.cells.get(name)
         if found is None:
-            found = self.cells[name] = read_cell(name, self.view.get(name))
+            found = self.cells[name] = read_cell(name, self.get(name))
             if len(self.cells) > 4 * _KEPT:
                 self.cells.clear()
         return found
@@ -58,7 +75,7 @@ class FrozenView:
         """Return the container on a page, or None."""
         found = self.kept.get(name)
         if found is None:
-            stored = self.view.get(name)
+            stored = self.get(name)
             if stored is None:
                 return None
             found = visible(self.decode(self, name, stored))
@@ -71,12 +88,15 @@ class FrozenView:
 class SpreadContent(Spread):
     """The content of a spread container; a subclass per kind has the reading methods."""
 
-    __slots__ = ("frozen",)
+    __slots__ = ("frozen", "reads", "wait")
     builtin: ClassVar[type]
 
     def __init__(self, node: Node | None, cid: int, frozen: FrozenView | None = None) -> None:
         super().__init__(node, cid)
         self.frozen = frozen
+        # reads since the last change, and how many there are to be before a mirror is thought of
+        self.reads = 0
+        self.wait = _READS
 
     # --- where things are ---
 
@@ -188,7 +208,52 @@ class SpreadContent(Spread):
                         raise
                     continue
                 if tracker.seen == seen:
+                    self.reads += 1
+                    if self.reads > self.wait:
+                        self._make_mirror(tracker)
                     return result
+
+    def _make_mirror(self, tracker: Any) -> None:
+        """Let the face show a built-in container, so that reads run in C, if that is worth it.
+
+        The container must be read more than an eighth of its items before it changes again, fit
+        into some pages, and have no transaction at work.
+        """
+        node = self.node
+        assert node is not None
+        kind: Any = node.kind
+        if tracker.transaction is not None or type(node.face) is not kind.clean or node.tx is not None:
+            self.wait = self.reads + _READS
+            return
+        # what is read from here on is not counted
+        reads, self.wait = self.reads, sys.maxsize
+        length = len(self)
+        if reads < length // 8:
+            self.wait = length // 8
+            return
+        seen = tracker.seen
+        pids = list(islice(self.page_ids(), _MIRRORED + 1))
+        if len(pids) > _MIRRORED:
+            return
+        mirror = self.builtin()
+        add = mirror.extend if self.builtin is list else mirror.update
+        for pid in pids:
+            add(self.page(pid))
+        if tracker.seen == seen and tracker.transaction is None:
+            self.mirror = mirror
+            kind.show(node.face, mirror)
+        else:
+            self.wait = reads + _READS
+
+    def drop_mirror(self) -> None:
+        """Let the face show this content itself: something in it changes."""
+        node = self.node
+        self.mirror = None
+        self.reads = 0
+        self.wait = _READS
+        if node is not None and node.content is self:
+            kind: Any = node.kind
+            kind.show(node.face, self)
 
     # --- iteration ---
 
@@ -278,7 +343,7 @@ class SpreadContent(Spread):
         try:
             for pid in past.page_ids():
                 name = page_name(past.cid, pid)
-                stored = view.get(name)
+                stored = past.frozen.get(name)
                 parts = None if stored is None else parse(name, stored)
                 if parts is not None and is_plain(parts):
                     yield decode(parts, [], plain=True), True
@@ -302,10 +367,15 @@ class SpreadContent(Spread):
                 with tracker.view() as now:
                     if now.get(name) != view.get(name):
                         return self._past(pid, name, view, past, tracker)
-            record = tracker.page(name, node, remember=False)
-            if record is None or record.main is None:
+            if tracker.seen == view.id:
+                record = tracker.page(name, node, remember=False, view=view)
+            else:
+                record = tracker.page(name, node, remember=False)
+            if record is None:
                 return past.page(pid)
-            return record.main.content
+            if record.asleep is not None:
+                return get_content(record.value)
+            return get_node(record.value).content
 
     def _past(self, pid: int, name: bytes, view: Any, past: SpreadContent, tracker: Any) -> Any:
         """Return an older state of a page in which the nodes that are still there are live."""

@@ -29,7 +29,7 @@ def page_with(content: SpreadContent, key: Any) -> int | None:
     name = entry_name(content.cid, form)
     stored: bytes | None
     if content.frozen is not None:
-        stored = content.frozen.view.get(name)
+        stored = content.frozen.get(name)
     else:
         transaction = content.transaction()
         if transaction is not None:

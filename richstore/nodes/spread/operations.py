@@ -296,10 +296,14 @@ def list_pop(tx: Transaction, node: Node, index: Any = -1) -> Any:
 
 
 def list_remove(tx: Transaction, node: Node, value: Any) -> None:
-    for at, item in enumerate(node.work):
-        if item is value or item == value:
-            list_delete(tx, node, at)
-            return
+    before = 0
+    for pid in _tree(tx, node).pages():
+        items = _main(_page(node, pid)).work
+        for at, item in enumerate(items):
+            if item is value or item == value:
+                list_delete(tx, node, before + at)
+                return
+        before += len(items)
     raise ValueError("list.remove(x): x not in list")
 
 
@@ -441,6 +445,20 @@ def set_remove(tx: Transaction, node: Node, item: Any) -> None:
     set_discard(tx, node, item)
 
 
+def set_combine(tx: Transaction, node: Node, combine: Callable[..., Any], others: Any) -> None:
+    if combine is set.union:
+        set_update(tx, node, [item for other in others for item in other])
+    elif combine is set.difference:
+        with _together(tx):
+            for item in [item for other in others for item in other]:
+                set_discard(tx, node, item)
+    else:
+        _gather_combine(tx, node, combine, others)
+
+
+_gather_combine = _gathered(op.set_combine, True)
+
+
 def set_pop(tx: Transaction, node: Node) -> Any:
     for item in node.work:
         set_discard(tx, node, item)
@@ -484,5 +502,5 @@ SPREAD_OPERATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     op.set_discard: set_discard,
     op.set_remove: set_remove,
     op.set_keep: _gathered(op.set_keep, True),
-    op.set_combine: _gathered(op.set_combine, True),
+    op.set_combine: set_combine,
 }

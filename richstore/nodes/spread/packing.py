@@ -10,7 +10,7 @@ the container it is in may come again, and so may all that is below it; its plac
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from sys import getrefcount
 from typing import Any
 
@@ -21,9 +21,14 @@ __all__ = ["ALONE", "Packer", "references"]
 
 _HEADS: dict[type, int] = {list: records.LIST, dict: records.DICT, set: records.SET}
 _ROWS: dict[int, list[bytes]] = {head: [] for head in _HEADS.values()}
+# Marks a slot that a name has.
+_NAME = -1
 # How deep containers may be inside each other, and how many of them a page may have.
 _DEPTH = 20
 _NODES = 4096
+# Names that a page writes once for all its dicts, and how many keys such a dict has at most.
+_NAMES = 48
+_FIELDS = 32
 # Bytes of a page besides its contents, and of a row of its table.
 _ENVELOPE = 48
 _ROW = 6
@@ -41,12 +46,12 @@ def references(values: list[Any]) -> list[int]:
 ALONE = references([object()])[0]
 
 
-def _row(slot: int, head: int) -> bytes:
-    """Return the row of a node whose uid is as far from the first of its page as its slot."""
-    rows = _ROWS[head]
-    while len(rows) <= slot:
-        rows.append(records.row(len(rows), len(rows), head))
-    return rows[slot]
+def _rows(heads: list[int]) -> list[bytes]:
+    """Return the rows of nodes whose uids are as far from the first of their page as their slots."""
+    while len(_ROWS[records.LIST]) < len(heads):
+        for head, known in _ROWS.items():
+            known.append(records.row(len(known), len(known), head))
+    return [_ROWS[head][slot] for slot, head in enumerate(heads) if head != _NAME]
 
 
 def _is_plain(value: Any) -> bool:
@@ -58,6 +63,11 @@ def _is_plain(value: Any) -> bool:
 class _Pickler(records.RecordPickler):
     """Writes many contents one behind the other."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # tells how much was written
+        self.end: Callable[[], int] = self._buffer.tell
+
     def cut(self, end: int) -> None:
         """Forget what was written from a position on."""
         self._buffer.seek(end)
@@ -67,10 +77,6 @@ class _Pickler(records.RecordPickler):
         """Return everything that was written."""
         return self._buffer.getvalue()
 
-    def end(self) -> int:
-        """Return how much was written."""
-        return self._buffer.tell()
-
 
 class Packer:
     """Packs one page after the other.
@@ -78,6 +84,7 @@ class Packer:
     Args:
         builtin: list, dict or set: what the pages hold.
         remembered: ids of objects that are on earlier pages.
+        limit: bytes of a page that is full.
 
     Attributes:
         items: the originals on the page so far, as they were given.
@@ -86,16 +93,18 @@ class Packer:
         held: objects on it that may occur again, each with its slot.
     """
 
-    def __init__(self, builtin: type, remembered: Container[int]) -> None:
+    def __init__(self, builtin: type, remembered: Container[int], limit: float) -> None:
         self.builtin = builtin
         self.remembered = remembered
+        self.limit = limit
         self.pickler = _Pickler()
+        self.names = {}
+        self.candidates = {}
         self.begin()
 
     def begin(self) -> None:
         """Begin an empty page."""
         self.pickler.cut(0)
-        self.pickler.memo = {}
         self.items: list[Any] = []
         self.keys: list[Any] = []
         self.held: list[tuple[Any, int]] = []
@@ -106,14 +115,109 @@ class Packer:
         self.slots: list[int] = []
         self.ends: list[int] = []
         self.faces: dict[int, tuple[int, Any]] = {}
-        # how many nodes and held objects there were, and the size, before each item
-        self.marks: list[tuple[int, int, int]] = []
-        self._contents: bytes | None = None
+        # how many nodes there were before each item
+        self.marks: list[int] = []
+        self.written: bytes | None = None
+        self._begin_names()
+
+    def _begin_names(self) -> None:
+        """Choose the names of the page: keys that dicts on the page before had in common."""
+        names = [*self.names, *(name for name, count in self.candidates.items() if count > 1)]
+        self.names: dict[str, int] = {}
+        for slot, name in enumerate(names[:_NAMES], 1):
+            self.names[name] = 2 * slot
+            self.heads.append(_NAME)
+            self.size += len(name) + 5
+        self.candidates: dict[str, int] = {}
+        # the pickler's memo, by ids of equal strings; and ids that there is nothing to do about
+        self.memo = {id(name): (place, name) for name, place in self.names.items()}
+        self.pickler.memo = self.memo
+
+    def _note(self, content: dict[Any, Any]) -> None:
+        """Look at keys of a dict that are not known to be names."""
+        memo, names, candidates = self.memo, self.names, self.candidates
+        known = len(memo)
+        for key in content:
+            if type(key) is not str or id(key) in memo:
+                continue
+            place = names.get(key)
+            if place is not None:
+                if known < 4 * _NAMES:
+                    memo[id(key)] = (place, key)
+            elif key in candidates or len(candidates) < _NAMES:
+                candidates[key] = candidates.get(key, 0) + 1
+        if len(memo) != known:
+            self.pickler.memo = memo
 
     @property
     def nodes(self) -> int:
-        """How many nodes the page has, its own container included."""
+        """How many numbers the page takes for its nodes; more than one if there are any inside."""
         return len(self.heads)
+
+    def add_flat(self, values: list[Any], held: list[bool], keys: list[Any], at: int) -> int:
+        """Take flat containers onto the page until it is full; return where that ends.
+
+        It does what `add` does, faster, and ends before an item that is not a list or dict of atoms.
+
+        Args:
+            values: what may be taken.
+            held: whether somebody refers to each, see `add`.
+            keys: of a dict, the keys.
+            at: the position of the first.
+        """
+        heads, faces, slots, ends = self.heads, self.faces, self.slots, self.ends
+        items, marks, memo, remembered = self.items, self.marks, self.memo, self.remembered
+        dump, tell = self.pickler.dump, self.pickler.end
+        is_atoms = ATOMS.issuperset
+        size = self.size
+        slot = len(heads)
+        end = ends[-1] if ends else 0
+        limit = self.limit
+        for at in range(at, len(values)):  # noqa: B020 - goes on from where it is
+            value = values[at]
+            kind = type(value)
+            if size > limit or slot >= _NODES:
+                break
+            if kind is dict:
+                # what is looked at is what is written, whoever changes the original meanwhile
+                content = value.copy()
+                if not (is_atoms(map(type, content.values())) and is_atoms(map(type, content))):
+                    break
+                if len(content) <= _FIELDS and not all(map(memo.__contains__, map(id, content))):
+                    self._note(content)
+                head = records.DICT
+            elif kind is list:
+                content = value.copy()
+                if not is_atoms(map(type, content)):
+                    break
+                head = records.LIST
+            else:
+                break
+            if held[at]:
+                if id(value) in faces or id(value) in remembered:
+                    break
+                self.held.append((value, slot))
+            try:
+                dump(content)
+            except Exception:  # noqa: BLE001 - adopting it will say what is wrong, and where
+                self._back_to(slot)
+                break
+            start, end = end, tell()
+            if keys:
+                self.keys.append(keys[at])
+                size += self._weigh(keys[at])
+            heads.append(head)
+            faces[id(value)] = (2 * slot + 1, value)
+            slots.append(slot)
+            ends.append(end)
+            items.append(value)
+            marks.append(slot)
+            size += end - start + (_ROW - _FRAME + 2 if slot < 128 else _ROW - _FRAME + 5)
+            slot += 1
+        else:
+            at = len(values)
+        self.size = size
+        return at
 
     def add(self, value: Any, held: bool, key: Any = _MISSING) -> bool:
         """Take an item onto the page; return False, and do nothing, when it is refused.
@@ -123,14 +227,14 @@ class Packer:
             held: whether somebody refers to it who may give it to us again.
             key: of a dict, an atom or a tuple of such.
         """
-        mark = (len(self.heads), len(self.held), self.size)
+        mark = len(self.heads)
         kind = type(value)
         try:
             if kind in _HEADS:
                 if not self._pack(value, kind, held, 0):
                     self._back_to(mark)
                     return False
-                self.size += 2 if mark[0] < 128 else 5
+                self.size += 2 if mark < 128 else 5
             elif _is_plain(value):
                 self.size += self._weigh(value)
             else:
@@ -155,6 +259,8 @@ class Packer:
         if kind is dict and not ATOMS.issuperset(map(type, content)):
             if not all(map(_is_plain, content)):
                 return False
+        if kind is dict and len(content) <= _FIELDS:
+            self._note(content)
         slot = len(self.heads)
         if slot >= _NODES or depth > _DEPTH:
             return False
@@ -166,6 +272,8 @@ class Packer:
             return False
         pickler = self.pickler
         pickler.dump(content)
+        if not is_flat:
+            pickler.memo = self.memo
         start = self.ends[-1] if self.ends else 0
         end = pickler.end()
         self.slots.append(slot)
@@ -176,7 +284,7 @@ class Packer:
     def _pack_inside(self, inside: Any, kind: type, held: bool, depth: int) -> bool:
         """Pack what is in a container, so that it is referred to when that is written."""
         inner = [one for one in inside if type(one) not in ATOMS]
-        memo: dict[int, tuple[int, Any]] = {}
+        memo = self.memo.copy()
         for one, count in zip(inner, references(inner), strict=True):
             # its container, the copy of that, and `inner` refer to it
             is_held = held or count > ALONE + 2
@@ -210,24 +318,28 @@ class Packer:
         self.pickler.cut(start)
         return size
 
-    def _back_to(self, mark: tuple[int, int, int]) -> None:
-        nodes, held, self.size = mark
-        del self.heads[nodes:], self.held[held:]
-        while len(self.faces) >= nodes:
+    def _back_to(self, nodes: int) -> None:
+        """Take everything off the page from a slot on."""
+        while self.held and self.held[-1][1] >= nodes:
+            self.held.pop()
+        while len(self.heads) > nodes:
+            self.heads.pop()
             self.faces.popitem()
         while self.slots and self.slots[-1] >= nodes:
             self.slots.pop()
             self.ends.pop()
         self.pickler.cut(self.ends[-1] if self.ends else 0)
+        self.pickler.memo = self.memo
 
     def cut(self, count: int) -> None:
-        """Take items off the end of the page, and leave so many."""
-        mark = self.marks[count]
-        self._back_to(mark)
+        """Take items off the end of the page, and leave so many; it takes no more after that."""
+        if self.written is None:
+            self.written = self.pickler.written()
+        self._back_to(self.marks[count])
         del self.items[count:], self.keys[count:], self.marks[count:]
 
     def encode(self, name: bytes, base: int) -> bytes:
-        """Return the encoded page.
+        """Return the encoded page; it takes no more after that.
 
         Args:
             name: its engine key.
@@ -236,26 +348,25 @@ class Packer:
         Raises:
             EncodingError: pickle refuses an item.
         """
-        contents = self._contents
-        if contents is None:
-            contents = self._contents = self.pickler.written()
-        fragments: list[bytes] = []
-        start = 0
-        fill = records.fill_fragment
-        for slot, end in zip(self.slots, self.ends, strict=True):
-            # protocol, frame, and from the opcode that makes the container to the one before STOP
-            body = start + (11 if contents[start + 2] == 0x95 else 2)
-            fragments.append(fill(slot, contents[body : end - 1]))
-            start = end
+        written = self.written
+        if written is None:
+            written = self.written = self.pickler.written()
+        # what looks like a reference may be part of a string; one that is missing is not there
+        self.names = {
+            name: place
+            for name, place in self.names.items()
+            if records.reference(place) in written
+        }
+        fragments = [records.name_fragment(place, name) for name, place in self.names.items()]
+        fragments += records.fill_fragments(self.slots, self.ends, written)
         content = (
             dict(zip(self.keys, self.items, strict=True))
             if self.builtin is dict
             else self.builtin(self.items)
         )
         self.pickler.memo = self.faces
-        fragments.append(fill(0, self.pickler.body(content)))
-        rows = [_row(slot, head) for slot, head in enumerate(self.heads)]
-        return _assemble(name, rows, base, fragments)
+        fragments.append(records.fill_fragment(0, self.pickler.body(content)))
+        return _assemble(name, _rows(self.heads), base, fragments)
 
     def encode_atoms(self, name: bytes, base: int, items: list[Any]) -> bytes:
         """Return an encoded page of a list of atoms.
@@ -263,14 +374,12 @@ class Packer:
         Raises:
             EncodingError: pickle refuses an item.
         """
-        self.pickler.memo = {}
         body = self.pickler.body(items)
         self.pickler.cut(0)
         fragment = records.fill_fragment(0, body)
-        return _assemble(name, [_row(0, records.LIST)], base, [fragment])
+        return _assemble(name, _rows([records.LIST]), base, [fragment])
 
 
 def _assemble(name: bytes, rows: list[bytes], base: int, fragments: list[bytes]) -> bytes:
-    return records.encode(
-        name, None, None, rows, base, (), [], fragments, records.reference(1)
-    )
+    root = records.reference(1)
+    return records.encode(name, None, None, rows, len(rows), base, (), [], fragments, root)
