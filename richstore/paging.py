@@ -708,8 +708,9 @@ class Commit:
             if name[:1] == pages.CELL:
                 tracker.cells[name] = cell
         for record, one in self.encoded.items():
+            if one.dead:
+                tracker.let_go(one.dead, record, self.before, False)
             for node in one.dead:
-                tracker.let_go(node, self.before)
                 record.dismiss(node)
             record.order, record.kept = tx.orders.get(record, (None, None))
             record.links = one.links

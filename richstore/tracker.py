@@ -28,7 +28,7 @@ import threading
 import uuid
 import weakref
 from array import array
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -437,14 +437,17 @@ class Record:
                 externals[node] = slot
                 self.faces[id(node.face)] = (2 * slot + 1, node.face)
 
-    def detach(self, before: Any = None) -> None:
+    def detach(self, before: Any = None, held: bool = False) -> None:
         """Let all nodes go: the value was deleted or replaced.
 
         Args:
             before: a view of the state in which it was still there.
+            held: whether a user is known to hold what leads to it.
         """
+        stale, self.stale = self.stale, False
+        self.tracker.let_go(self.nodes.values(), self, before, held)
+        self.stale = stale
         for node in self.nodes.values():
-            self.tracker.let_go(node, before)
             node.record = None
             if self.stale:
                 node.kind.settle(node)
@@ -512,6 +515,8 @@ class Tracker:
         self.picklers: list[records.RecordPickler] = []
         # nodes that another process has moved, by uid, until the record is read that has them now
         self.strays: dict[int, Node] = {}
+        # nodes of stale records, by uid: they may be in another record now
+        self.expired: weakref.WeakValueDictionary[int, Node] = weakref.WeakValueDictionary()
         # the nodes of spread containers, by spread id
         self.spreads: weakref.WeakValueDictionary[int, Node] = weakref.WeakValueDictionary()
         # what other processes' commits have changed lately; None: maybe everything
@@ -610,6 +615,7 @@ class Tracker:
             record.stale = True
             record.since = self.changes[-1][0] if self.changes else 0
             for node in record.nodes.values():
+                self.expired[node.uid] = node
                 node.kind.expire(node)
 
     # --- loading ---
@@ -760,7 +766,9 @@ class Tracker:
         table = parts.table
         old = record.nodes
         base = parts.base
-        if not old and record.owner is not None and not self.strays and records.is_plain(parts):
+        strays = self.strays
+        searching = bool(strays) or bool(self.expired)
+        if not old and record.owner is not None and not searching and records.is_plain(parts):
             self._load_asleep(record, parts, size)
             return
         class_table = [class_from_bytes(stored) for stored in parts.classes]
@@ -770,7 +778,6 @@ class Tracker:
         links = iter(parts.links)
         externals: dict[Node, int] = {}
         shared: list[bytes] = []
-        strays = self.strays
         for at in range(0, len(table), 3):
             slot, uid, head = table[at : at + 3]
             uid += base
@@ -790,24 +797,32 @@ class Tracker:
             wanted: int | type = cls or (head - records.SPREAD if spread else head)
             node = old.get(slot)
             if node is None or node.uid != uid or not _is_of(node, wanted):
-                node = strays.pop(uid, None) if strays else None
+                node = self._from_elsewhere(uid, record) if searching else None
                 if node is None or not _is_of(node, wanted):
                     node = faces.new(record, slot, uid, head % records.SPREAD, cls)
                 else:
                     self._move(node, record, slot)
             nodes[slot] = node
+            before = node.content
             if spread:
                 faces.spread(node, int.from_bytes(next(links), "big"))
                 containers.append(node.face)
             else:
                 containers += faces.containers(node)
+            if isinstance(before, Spread) and before is not node.work:
+                # its pages are gone, and what was on them may be elsewhere
+                prefix = pages.PAGE + before.cid.to_bytes(8, "big")
+                for name in [name for name in list(self.live) if name.startswith(prefix)]:
+                    page = self.live.get(name)
+                    if page is not None:
+                        self.expire(page)
 
         def wrap(slot: int, raw: Any) -> Any:
             known = old.get(slot)
             if known is not None and known.uid != uids[slot]:
                 known = None
-            if known is None and strays:
-                known = strays.pop(uids[slot], None)
+            if known is None and searching:
+                known = self._from_elsewhere(uids[slot], record)
                 if known is not None:
                     self._move(known, record, slot)
             node = nodes[slot] = faces.wrap(record, known, slot, uids[slot], raw)
@@ -878,6 +893,16 @@ class Tracker:
             )
         return found
 
+    def _from_elsewhere(self, uid: int, record: Record) -> Node | None:
+        """Return a node that was in another record, and is in this one now."""
+        node = self.strays.pop(uid, None) or self.expired.get(uid)
+        if node is None or node.record is record:
+            return None
+        other = node.record
+        if other is not None and other.nodes.get(node.slot) is node:
+            del other.nodes[node.slot]
+        return node
+
     def _move(self, node: Node, record: Record, slot: int) -> None:
         """Let a node that another process has moved live where it is now."""
         node.record = node.home = record
@@ -908,7 +933,7 @@ class Tracker:
                 strays.pop(node.uid, None)
         for node in nodes:
             if node.record is None:
-                self.let_go(node, None)
+                self.let_go([node], record, None, False)
                 node.kind.settle(node)
 
     def _changed_since(self, since: int, view: View) -> Iterable[bytes]:
@@ -946,33 +971,45 @@ class Tracker:
                     return self.spreads.get(cid)
         return None
 
-    def let_go(self, node: Node, before: Any) -> None:
-        """Let the pages of a spread container go with it.
+    def let_go(self, nodes: Iterable[Node], record: Record, before: Any, held: bool) -> None:
+        """Let the pages of the spread containers among some nodes go with them.
 
         Args:
-            node: any node that has left its value.
-            before: a view of the state in which it was still there; None when there is none.
+            nodes: those that leave a record.
+            record: the record.
+            before: a view of the state in which they were still there; None when there is none.
+            held: whether a user is known to hold what leads to them.
         """
-        content = node.content
-        if isinstance(content, Spread) and content.node is node:
-            self.close_spread(content, before if before and self._is_held(node) else None)
+        nodes = list(nodes)
+        spreads = [node for node in nodes if isinstance(node.content, Spread)]
+        if spreads:
+            kept = before if before and (held or self._is_one_held(nodes, record)) else None
+            for node in spreads:
+                self.close_spread(node.content, kept)
 
     @staticmethod
-    def _is_held(node: Node) -> bool:
-        """Tell whether a user may hold a face: it has more references than its record explains.
+    def _is_one_held(nodes: list[Node], record: Record) -> bool:
+        """Tell whether a user may hold one of some faces: it has references that nothing explains.
 
         A view that is kept for nobody would pin its pages until the garbage collector comes by.
         """
-        record, face = node.record, node.face
-        known = 3  # the node, the name here, the argument of the function that counts
-        if record is not None:
-            known += (id(face) in record.faces) + (record.value is face)
-            for other in record.nodes.values():
-                known += sum(value is face for _, value in other.kind.items(other))
-        return sys.getrefcount(face) > known
+        faces = record.faces
+        inside = Counter(id(value) for node in nodes for _, value in node.kind.items(node))
+        for node in nodes:
+            face = node.face
+            # the node, the name here, the argument of the function that counts
+            known = 3 + inside[id(face)] + (id(face) in faces) + (record.value is face)
+            if sys.getrefcount(face) > known:
+                return True
+        return False
 
     def close_spread(self, content: Spread, before: Any) -> None:
-        """Let a spread content, which is no longer in the store, have the view it was in."""
+        """Let a spread content, which is no longer in the store, have the view it was in.
+
+        Args:
+            content: the content.
+            before: a view of the state in which it was still there; None when nobody needs it.
+        """
         if content.before is None:
             content.before = before or False
             prefix = pages.PAGE + content.cid.to_bytes(8, "big")
@@ -980,7 +1017,7 @@ class Tracker:
                 record = self.live.get(name)
                 if record is not None:
                     content.kept[int.from_bytes(name[-8:], "big")] = record
-                    self.forget(record, before)
+                    self.forget(record, before, held=before is not None)
 
     def drop_mirror_of(self, cell: bytes) -> None:
         """Let the container that a cell belongs to show itself."""
@@ -1018,16 +1055,17 @@ class Tracker:
                 name, _ = recent.popitem(last=False)
                 self.recent_size -= self.costs.pop(name)
 
-    def forget(self, record: Record, before: Any = None) -> None:
+    def forget(self, record: Record, before: Any = None, *, held: bool = False) -> None:
         """Drop a record whose value has left the store.
 
         Args:
             record: the record.
             before: a view of the state in which it was still there.
+            held: whether a user is known to hold what leads to it.
         """
         with self.lock:
             self.unload(record)
-            record.detach(before)
+            record.detach(before, held)
             record.stale = False
 
     def unload(self, record: Record) -> None:

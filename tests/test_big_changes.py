@@ -301,7 +301,7 @@ def test_deleting_costs_nothing(file_box: Any, kind: str, end: str) -> None:
 def test_deleted_space_is_reclaimed_by_later_writes(file_box: Any) -> None:
     """Small commits after a big deletion free its records bit by bit, until none is waiting."""
     store = file_box.store
-    store["k"], store["n"] = rows(5000), 0
+    store["k"], store["n"] = rows(20_000), 0
     del store["k"]
     waiting = [store.verify().waiting]
     assert waiting[0] > 10

@@ -632,7 +632,8 @@ with richstore.open(sys.argv[1]) as store:
     assert len(k) == 1 and len(d) == 1
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps([len(k), k[1], k[-1], len(d), list(d)[:2], d["key 2000"]]))
+    store.refresh()
+    print(json.dumps(richstore.plain([len(k), k[1], k[-1], len(d), list(d)[:2], d["key 2000"]])))
     k.extend({"n": -n} for n in range(3000))
     d.update((f"other {n}", n) for n in range(3000))
 """

@@ -217,7 +217,7 @@ def test_cache_bytes_stay_below_the_limit(tmp_path: Any) -> None:
     with richstore.open(target, synchronous="off") as store:
         store["big"] = rows(20_000)
         store.update((n, rows(30)) for n in range(200))
-    limit = 200_000
+    limit = 400_000
     with richstore.open(target, synchronous="off", cache_size=limit) as store:
         assert store.stats().cache_bytes < 20_000
         assert store["big"][10_000]["n"] == 10_000

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from heapq import merge
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -410,14 +411,10 @@ class SpreadContent(Spread):
                     for name, _ in view.scan(first, last, reverse=reverse)
                 ]
                 return
+        stored = (int.from_bytes(name[9:], "big") for name, _ in scan)
         fresh = [] if transaction is None else transaction.fresh_pages(self.cid)
-        fresh.sort(reverse=reverse)
-        if reverse:
-            yield from fresh
-        for name, _ in scan:
-            yield int.from_bytes(name[9:], "big")
-        if not reverse:
-            yield from fresh
+        # those that are kept for the commit may be between those that are put already
+        yield from merge(stored, sorted(fresh, reverse=reverse), reverse=reverse)
 
     # --- copies ---
 

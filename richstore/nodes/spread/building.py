@@ -219,13 +219,14 @@ class _Memo(dict[int, tuple[Any, Any]]):
 
     def __init__(self, build: _Build) -> None:
         super().__init__()
-        self.build = build
+        self.build: _Build | None = build
 
     def get(self, key: int, default: Any = None) -> Any:
         """Return what became of the object with an id."""
         found = dict.get(self, key)
-        if found is None and key in self.build.remembered:
-            found = self.build.recall(key)
+        build = self.build
+        if found is None and build is not None and key in build.remembered:
+            found = build.recall(key)
         return default if found is None else found
 
 
@@ -305,6 +306,9 @@ class _Build(ABC):
                 continue
             self.step()
         self.finish()
+        # it refers to this build: without that, nothing is left for the garbage collector
+        self.memo.clear()
+        self.memo.build = None
 
     def pack(self) -> None:
         """Pack items until the page is full, or there is one that cannot be packed."""

@@ -14,6 +14,10 @@ from richstore.pages import Tree
 __all__ = ["SpreadList"]
 
 
+# of an index
+_LARGEST = 1 << 63
+
+
 def _length(content: SpreadList) -> int:
     pid, before, _ = content.tree.last()
     return before + len(content.page(pid))
@@ -79,6 +83,8 @@ class SpreadList(SpreadContent):
             raise TypeError(
                 f"list indices must be integers or slices, not {type(index).__name__}"
             ) from None
+        if not -_LARGEST <= number < _LARGEST:
+            raise IndexError(f"cannot fit '{type(index).__name__}' into an index-sized integer")
         return self.read("__getitem__", _item, number)
 
     def __iter__(self) -> Iterator[Any]:
@@ -116,7 +122,10 @@ class SpreadList(SpreadContent):
     def index(self, value: Any, start: Any = 0, stop: Any = None, /) -> int:
         """Return the first position of a value."""
         length = len(self)
-        start, stop, _ = slice(start, stop).indices(length)
+        try:
+            start, stop, _ = slice(start, stop).indices(length)
+        except TypeError:
+            raise TypeError("slice indices must be integers or have an __index__ method") from None
         for at, item in enumerate(islice(self, start, stop), start):
             if item is value or item == value:
                 return at
@@ -172,3 +181,7 @@ class SpreadList(SpreadContent):
 
 def _whole(other: Any) -> Any:
     return other.whole() if isinstance(other, SpreadContent) else other
+
+
+# what Python's own messages are to name
+SpreadList.__name__ = "list"

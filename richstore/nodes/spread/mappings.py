@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 from richstore.encoding import register_spread
@@ -119,6 +119,9 @@ class _Values(ValuesView[Any]):
 class _Items(ItemsView[Any, Any]):
     _mapping: Any
 
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, tuple) and len(item) == 2 and super().__contains__(item)
+
     def __iter__(self) -> Iterator[Any]:
         return self._mapping.pairs()
 
@@ -135,6 +138,7 @@ class SpreadDict(_Keyed):
 
     __slots__ = ()
     builtin = dict
+    fromkeys = staticmethod(dict.fromkeys)
     __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, key: Any) -> Any:
@@ -245,3 +249,37 @@ for _name in (
     "issubset", "issuperset", "symmetric_difference", "union",
 ):  # fmt: skip
     setattr(SpreadSet, _name, _combine(_name))
+
+
+def _on_whole(name: str, whole: Callable[[Any], Any]) -> Any:
+    def method(self: Any, *others: Any) -> Any:
+        return getattr(whole(self), name)(*others)
+
+    method.__name__ = name
+    return method
+
+
+def _whole_keys(view: Any) -> Any:
+    return dict.fromkeys(view).keys()
+
+
+def _whole_items(view: Any) -> Any:
+    return dict(view).items()
+
+
+for _view, _whole_view in ((_Keys, _whole_keys), (_Items, _whole_items)):
+    for _name in (
+        "__and__", "__or__", "__sub__", "__xor__", "__rand__", "__ror__", "__rsub__", "__rxor__",
+        "__lt__", "__le__", "__gt__", "__ge__", "__eq__", "isdisjoint",
+    ):  # fmt: skip
+        setattr(_view, _name, _on_whole(_name, _whole_view))
+
+# what Python's own messages are to name
+for _cls, _shown in (
+    (SpreadDict, "dict"),
+    (SpreadSet, "set"),
+    (_Keys, "dict_keys"),
+    (_Values, "dict_values"),
+    (_Items, "dict_items"),
+):
+    _cls.__name__ = _shown

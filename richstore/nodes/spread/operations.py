@@ -143,6 +143,8 @@ def _found(tx: Transaction, node: Node, at: int) -> tuple[Record, int, list[Step
 
 
 def _position(tx: Transaction, node: Node, index: Any, message: str) -> int:
+    if not hasattr(type(index), "__index__"):
+        raise TypeError(f"list indices must be integers or slices, not {type(index).__name__}")
     at = operator.index(index)
     if at < 0 or not at < _tree(tx, node).last()[1]:
         length = _length(tx, node)
