@@ -27,7 +27,8 @@ class Reached(NamedTuple):
         nodes: nodes of the record, each after those it refers to.
         mains: main nodes of other records.
         foreign: other nodes of other records; they, or the record, have to move.
-        new: if only the last of `nodes` has changed, how many at their beginning are new; else None.
+        new: if only the last of `nodes` has changed, how many at their beginning are new; else
+            None.
     """
 
     nodes: list[Node]
@@ -239,7 +240,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
         pickler = pickler or _pickler(record, record.faces)
         root = pickler.body(value)
     if pickler is not None:
-        pickler.end()
+        pickler.release()
         record.tracker.picklers.append(pickler)
     transaction.orders[record] = nodes, joined
     dead: list[Node] = []
@@ -289,8 +290,8 @@ def _pickler(record: Record, memo: dict[int, tuple[int, Any]]) -> records.Record
 def _with_names(record: Record, nodes: list[Node]) -> dict[int, tuple[int, Any]]:
     """Return the memo for those of some nodes that have no fragment.
 
-    Keys and attributes that several nodes have are in it: they are written once, which makes records
-    smaller and faster to read. A name keeps its place as long as fragments are kept.
+    Keys and attributes that several nodes have are in it: they are written once, which makes
+    records smaller and faster to read. A name keeps its place as long as fragments are kept.
     """
     names = record.names
     found: dict[int, tuple[int, Any]] = {}

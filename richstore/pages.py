@@ -1,14 +1,16 @@
-"""How containers that spread over many records are laid out: names, the counted tree, the directory.
+"""How containers that spread over many records are laid out: names, the counted tree, the
+directory.
 
-A container that has outgrown its record keeps only a number there, its *spread id*. Its items are in
-**pages**, records that hold a plain list, dict or set of some of them, in order. What leads to a page
-are **cells**, small values of the engine that are no records:
+A container that has outgrown its record keeps only a number there, its *spread id*. Its items are
+in **pages**, records that hold a plain list, dict or set of some of them, in order. What leads to a
+page are **cells**, small values of the engine that are no records:
 
 - of a list: a **counted tree**. An *index* holds the ids of its children, pages or indexes, and how
   many items are below each. What is below the last child of the last index of each level is not
   counted (0 stands there): it is asked of the last page, so that appending to a page touches only
   that page.
-- of a dict or set: the **directory**. Ids of pages are in the order of the pages; a cell per key says
+- of a dict or set: the **directory**. Ids of pages are in the order of the pages; a cell per key
+says
   which page has it, and one cell how many keys there are and which page is the last.
 
 Nothing here is kept anywhere: functions get cells through a `Cells` and put changed ones back. An

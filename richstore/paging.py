@@ -7,8 +7,8 @@ Operations change contents, and leave it to the commit to keep records small and
 belong. `Commit.write` does it in three steps:
 
 1. *Membership*. A node lives in the record that reaches it. One that another record reaches instead
-   (it was moved, or its page was split) moves there; one that several reach becomes the main node of
-   a *shared* record of its own, which the others refer to and which counts them.
+   (it was moved, or its page was split) moves there; one that several reach becomes the main node
+   of a *shared* record of its own, which the others refer to and which counts them.
 2. *Size*. A record whose encoded form has outgrown `PAGE` is divided: a page is split, and in any
    other record the innermost containers that are large become spread ones. A page that has become
    small is joined with its neighbour; a container whose only page is small comes back into the
@@ -33,8 +33,8 @@ from richstore.tracker import COUNT_KEY, LOG_KEY, Node, Record, Spread
 
 __all__ = ["PAGE", "Commit", "belongs", "restore"]
 
-# The largest encoded form of a record that is divided no further, in bytes. LMDB keeps what is larger
-# than half of its pages on pages of its own: this much fits on one of them.
+# The largest encoded form of a record that is divided no further, in bytes. LMDB keeps what is
+# larger than half of its pages on pages of its own: this much fits on one of them.
 PAGE = 4064
 # A page smaller than this part of PAGE is joined with another.
 _SMALL = 4
@@ -215,10 +215,10 @@ class Commit:
                     continue
                 claims[node] = record
                 mine.append(node)
-                if other is not record and other is not None and other not in claimed:
-                    if other not in todo and self._is_current(other):
-                        # it may still have the node
-                        todo[other] = None
+                known = other is None or other is record or other in claimed or other in todo
+                if other is not None and not known and self._is_current(other):
+                    # it may still have the node
+                    todo[other] = None
                 if node.kids is None:
                     node.kids = node.kind.scan(node, adopt)
                 stack += node.kids
@@ -288,7 +288,9 @@ class Commit:
     # --- size ---
 
     def _divide(self, changed: list[Record]) -> None:
-        """Encode the changed records, and those that come out of them, until all have their size."""
+        """Encode the changed records, and those that come out of them, until all have their
+        size.
+        """
         tx = self.tx
         found = {record: reach(tx, record) for record in changed}
         if any(one.foreign for one in found.values()):
@@ -299,9 +301,8 @@ class Commit:
             if not self._is_current(record):
                 continue
             reached = found.pop(record, None) or reach(tx, record)
-            if reached.mains or record.externals:
-                if reached.mains != record.externals.keys():
-                    self._rearrange(record)
+            if (reached.mains or record.externals) and reached.mains != record.externals.keys():
+                self._rearrange(record)
             one = encode(tx, record, reached)
             affected = self._fit(record, one)
             if affected is None:
@@ -771,11 +772,13 @@ def restore(transaction: Any) -> None:
 
 
 class Circle:
-    """Looks for shared records that only refer to each other, from one of which a reference has gone.
+    """Looks for shared records that only refer to each other, from one of which a reference has
+    gone.
 
-    Trial deletion: among the records below the suspect, those that are referred to from elsewhere are
-    alive, and what these refer to; all others are lost. It looks at `_CIRCLE` records at most. A larger
-    circle is left: `mark` puts it on the reclaim list as a suspect, for `compact()`.
+    Trial deletion: among the records below the suspect, those that are referred to from elsewhere
+    are
+    alive, and what these refer to; all others are lost. It looks at `_CIRCLE` records at most. A
+    larger circle is left: `mark` puts it on the reclaim list as a suspect, for `compact()`.
 
     Args:
         engine: a write transaction.
@@ -822,7 +825,9 @@ class Circle:
         return shared
 
     def _linked(self, name: bytes, stored: bytes) -> Iterator[bytes | None]:
-        """Yield the shared records that a record refers to, itself or on its pages; None: a page."""
+        """Yield the shared records that a record refers to, itself or on its pages; None: a
+        page.
+        """
         todo = [stored]
         while todo:
             yield None

@@ -23,7 +23,8 @@ class Stats:
         oldest_reader_age: seconds since the oldest of them began, when it is of this process.
         oldest_reader_pid: the process it belongs to.
         cache_bytes: the memory, more or less, of records that are kept loaded.
-        cache_hit_rate: the share of accesses to records, from 0 to 1, that needed no reading; None before
+        cache_hit_rate: the share of accesses to records, from 0 to 1, that needed no reading; None
+            before
             the first.
         commits: the number of commits in the life of the store.
 

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 
 A **node** stands for one mutable container or instance inside a stored value; users hold its
-*face* (a proxy or a tracked instance). A **record** is the unit of storage: some nodes that are read
+*face* (a proxy or a tracked instance). A **record** is the unit of storage: some nodes that are
+read
 and written together. A small value is one record, its *root*; a large one is a root, *pages* that
 hold the items of containers that have outgrown theirs, and *shared* records, each for a node that
 several records refer to. A **tracker** holds the records of one open engine.
@@ -128,7 +129,8 @@ class Spread:
         node: the node of the container; None in a snapshot.
         before: a view of the last state in which it was in the store, once it has left.
         kept: the pages that were loaded then, by id.
-        mirror: a built-in container with all items, which the face shows while nothing changes; None
+        mirror: a built-in container with all items, which the face shows while nothing changes;
+            None
             when there is none.
     """
 
@@ -270,14 +272,16 @@ class Record:
         kept: the fragments and rows of all of these but the last, joined; None likewise.
         base: what the uids in its table are relative to; None before its first node.
         links: the engine keys of shared records that it refers to, as last committed.
-        names: keys and attributes that its nodes have: the memo place of one that is written once for
+        names: keys and attributes that its nodes have: the memo place of one that is written once
+            for
             all, or -1 - uid of the only node that has it so far.
         named: the opcodes that put those into their places.
         stale: whether another process has changed it since it was loaded.
         since: the commit at which that was noticed.
         size: bytes of its encoded form.
         trail: of a page of a list, the names of the indexes on the way to it when last used.
-        asleep: of a page that has been read but not changed, what its nodes are made of: table, base,
+        asleep: of a page that has been read but not changed, what its nodes are made of: table,
+            base,
             and the face of each row; else None.
 
     What only few need of a record that was read is made when it is asked for: see `__getattr__`.
@@ -841,7 +845,7 @@ class Tracker:
         record.stored_key = parts.key
         record.count = parts.references
         # last, since what a class's own __setstate__ made is admitted to the record here
-        for slot, node in list(nodes.items()):
+        for node in list(nodes.values()):
             if not isinstance(node.work, Spread):
                 faces.loaded(node)
             node.fragment = node.kids = None

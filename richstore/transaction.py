@@ -566,18 +566,18 @@ class Transaction:
             record = part.record
             if record is None:
                 raise detached(node)
-            if record in self.reach and part not in self._reachable(record):
-                if not self._is_elsewhere(part):
-                    raise detached(node)
+            left = record in self.reach and part not in self._reachable(record)
+            if left and not self._is_elsewhere(part):
+                raise detached(node)
             owner = record.owner
             if owner is None:
                 return
             if not isinstance(owner.work, Spread) or not belongs(record, owner.work):
                 # its container has become a whole one, or another
-                if owner.record is None or part not in reachable(self, owner.record):
-                    if not self._is_elsewhere(part):
-                        raise detached(node)
-                    return
+                inside = owner.record is not None and part in reachable(self, owner.record)
+                if not inside and not self._is_elsewhere(part):
+                    raise detached(node)
+                return
             part = owner
 
     def _is_elsewhere(self, node: Node) -> bool:

@@ -1,7 +1,9 @@
 """`Store.verify()`: walk every record of a state, and tell what does not fit together.
 
-Records are read without their classes, so that a store can be verified whatever can be imported. What
-belongs to deleted values and waits to be reclaimed is no problem; all else that no value reaches is.
+Records are read without their classes, so that a store can be verified whatever can be imported.
+What
+belongs to deleted values and waits to be reclaimed is no problem; all else that no value reaches
+is.
 """
 
 from __future__ import annotations

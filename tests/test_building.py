@@ -1,7 +1,7 @@
 """Building large containers: what goes onto pages unseen is what adoption would have put there.
 
-The plain value is the model: whatever a generator, list or dict gives, the store holds an equal value
-with the same shared references, live, read again and in another process.
+The plain value is the model: whatever a generator, list or dict gives, the store holds an equal
+value with the same shared references, live, read again and in another process.
 """
 
 from __future__ import annotations
@@ -270,7 +270,9 @@ def tangled(count: int) -> list[Any]:
 
 @pytest.mark.parametrize("way", ["list", "generator", "extend", "dict", "update"])
 def test_tangled_values(box: Any, way: str, page: str) -> None:
-    """Whatever items share with each other, and whatever refers to itself, is shared in the store."""
+    """Whatever items share with each other, and whatever refers to itself, is shared in the
+    store.
+    """
     items = tangled(4000 if page == "default" else N)
     named = {f"key {n}": item for n, item in enumerate(items)}
     if way == "list":
@@ -537,7 +539,7 @@ def test_a_key_that_was_deleted_in_the_block_and_comes_again(box: Any) -> None:
         d.update((f"key {n}", "newer") for n in range(0, 2 * N))
     odd, even = range(1, N, 2), range(0, N, 2)
     assert list(d) == [f"key {n}" for n in [*odd, *even, *range(N, 2 * N)]]
-    check(box, "d", {key: "newer" for key in d})
+    check(box, "d", dict.fromkeys(d, "newer"))
 
 
 def test_a_block_that_changes_what_it_built(box: Any, page: str) -> None:
@@ -722,4 +724,3 @@ def test_constants_fit() -> None:
     """A stream begins where a record of the smallest items is outgrown for sure."""
     assert building.LARGE > 4064 / 3
     assert packing.ALONE >= 1
-

@@ -82,8 +82,8 @@ _HAS_LINKS = 4
 _IS_SHARED = 8
 
 # Heads: what a slot holds. From FIRST_CLASS on: an instance of the class at `head - FIRST_CLASS`
-# in the record's class table. EXTERNAL: the main node of another record. SPREAD + LIST, DICT or SET:
-# a container whose items are in records of their own. 8 to 15 are free.
+# in the record's class table. EXTERNAL: the main node of another record. SPREAD + LIST, DICT or
+# SET: a container whose items are in records of their own. 8 to 15 are free.
 LIST, DICT, SET, BUILT = 0, 1, 2, 3
 EXTERNAL = 4
 SPREAD = 5
@@ -173,7 +173,7 @@ class RecordPickler(pickle.Pickler):
         """Let `faces` come out as references: `{id(face): (2 * slot + 1, face)}`."""
         self.memo = self._faces = faces
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Forget the faces: a pickler that waits for its next use must keep none alive."""
         self.clear_memo()
         self._faces = {}

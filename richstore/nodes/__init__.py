@@ -23,12 +23,12 @@ from richstore.nodes.base import (
     set_content,
     set_node,
 )
+from richstore.nodes.change import SPREAD
 from richstore.nodes.containers import DICT, LIST, SET
 from richstore.nodes.frozen import _instance_kind, frozen_value
 from richstore.nodes.generic import generic_kind
 from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
-from richstore.nodes.change import SPREAD
 from richstore.nodes.plain import nodes_in, plain
 from richstore.nodes.spread import SPREAD_OPERATIONS
 from richstore.nodes.spread.base import FrozenView

@@ -164,7 +164,7 @@ class ContainerKind(ABC):
         """Make a working copy."""
         content: Any = node.content
         # a spread one is only a way to its pages, which have working copies of their own
-        node.work = content.copy() if type(content) is self.builtin else content
+        node.work = content if isinstance(content, SpreadContent) else content.copy()
         set_class(node.face, self.mediated)
 
     def install(self, node: Node) -> None:
@@ -182,12 +182,12 @@ class ContainerKind(ABC):
     def save(self, node: Node) -> Any:
         """Return a copy of the working copy."""
         work: Any = node.work
-        return work.copy() if type(work) is self.builtin else work
+        return work if isinstance(work, SpreadContent) else work.copy()
 
     def restore(self, node: Node, saved: Any) -> None:
         """Put a saved copy back into the working copy."""
         work: Any = node.work
-        if type(work) is self.builtin and type(saved) is self.builtin:
+        if not isinstance(work, SpreadContent) and not isinstance(saved, SpreadContent):
             work.clear()
             self.put_back(work, saved)
         else:

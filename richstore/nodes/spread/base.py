@@ -1,6 +1,7 @@
 """What the contents of all spread containers have in common: from where their items come.
 
-A content is *live* while its node is in the store: cells and pages come from the tracker, or from the
+A content is *live* while its node is in the store: cells and pages come from the tracker, or from
+the
 current transaction. One in a snapshot, or one that has left the store while somebody held it, has a
 *view* of the state it belongs to, and its items are frozen.
 
@@ -223,12 +224,17 @@ class SpreadContent(Spread):
         node = self.node
         assert node is not None
         kind: Any = node.kind
-        if tracker.transaction is not None or type(node.face) is not kind.clean or node.tx is not None:
+        if (
+            tracker.transaction is not None
+            or type(node.face) is not kind.clean
+            or node.tx is not None
+        ):
             self.wait = self.reads + _READS
             return
         # what is read from here on is not counted
         reads, self.wait = self.reads, sys.maxsize
-        length = len(self)
+        sized: Any = self
+        length = len(sized)
         if reads < length // 8:
             self.wait = length // 8
             return

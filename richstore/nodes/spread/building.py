@@ -3,17 +3,19 @@
 Theory of operation
 -------------------
 
-A **build** puts items onto new pages of a spread container. A page that is full is encoded, put into
-the engine's transaction (`Transaction.flush`) and let go, nodes and all, so memory holds one page and
-some items, however many there are. Pages of plain items are packed without making nodes (`packing`);
-all others are adopted as usual.
+A **build** puts items onto new pages of a spread container. A page that is full is encoded, put
+into
+the engine's transaction (`Transaction.flush`) and let go, nodes and all, so memory holds one page
+and some items, however many there are. Pages of plain items are packed without making nodes
+(`packing`); all others are adopted as usual.
 
 A page is *kept* in memory, for the commit to arrange, when it refers to nodes outside itself: an
-object that was on an earlier page, or that has a place in the store. To know an object again that was
-on an earlier page, the build remembers those that somebody else refers to, and so can give it again.
+object that was on an earlier page, or that has a place in the store. To know an object again that
+was on an earlier page, the build remembers those that somebody else refers to, and so can give it
+again.
 
-The rule: a build runs inside a savepoint of its own, and nothing leads to the pages of a list before
-the end. Whatever fails, everything is undone.
+The rule: a build runs inside a savepoint of its own, and nothing leads to the pages of a list
+before the end. Whatever fails, everything is undone.
 """
 
 from __future__ import annotations
@@ -291,6 +293,7 @@ class _Build(ABC):
         """Put some items on a page."""
         self.pack()
 
+    @abstractmethod
     def finish(self) -> None:
         """Let the pages be reached."""
 
@@ -641,7 +644,9 @@ class _ListBuild(_Build):
         return self.have(_BATCH) > 0
 
     def have(self, count: int) -> int:
-        """Take more items until there are so many to come, or no more; return how many there are."""
+        """Take more items until there are so many to come, or no more; return how many there
+        are.
+        """
         left = len(self.values) - self.at
         if left < count:
             more = self.source.take(max(count - left, _BATCH))
@@ -834,7 +839,11 @@ class _SetBuild(_KeyedBuild):
 
 
 _BUILDS: dict[type, type[_Build]] = {list: _ListBuild, dict: _DictBuild, set: _SetBuild}
-_WHOLE = {list: op.list_extend, dict: op.dict_update, set: op.set_update}
+_WHOLE: dict[Any, Callable[..., Any]] = {
+    list: op.list_extend,
+    dict: op.dict_update,
+    set: op.set_update,
+}
 
 
 # --- what others call -----------------------------------------------------------------------------
@@ -907,7 +916,7 @@ def _spread(tx: Transaction, node: Node) -> None:
     tx.take(node)
     content = node.work
     cid = tracker.number()
-    node.kind.spread(node, cid)
+    kind.spread(node, cid)
     node.kids = []
     tx.built[cid] = node
     record = node.record

@@ -97,7 +97,8 @@ class _Keys(KeysView[Any]):
     _mapping: Any
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)
+        keys: Iterator[Any] = reversed(self._mapping)
+        return keys
 
     def __repr__(self) -> str:
         return f"dict_keys({list(self)!r})"
@@ -123,10 +124,12 @@ class _Items(ItemsView[Any, Any]):
         return isinstance(item, tuple) and len(item) == 2 and super().__contains__(item)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping.pairs()
+        items: Iterator[Any] = self._mapping.pairs()
+        return items
 
     def __reversed__(self) -> Iterator[Any]:
-        return self._mapping.pairs(True)
+        items: Iterator[Any] = self._mapping.pairs(True)
+        return items
 
     def __repr__(self) -> str:
         return f"dict_items({list(self)!r})"
@@ -165,15 +168,15 @@ class SpreadDict(_Keyed):
 
     def keys(self) -> Any:
         """Return a view of the keys."""
-        return _Keys(self)  # type: ignore[arg-type]
+        return _Keys(self)
 
     def values(self) -> Any:
         """Return a view of the values."""
-        return _Values(self)  # type: ignore[arg-type]
+        return _Values(self)
 
     def items(self) -> Any:
         """Return a view of the items."""
-        return _Items(self)  # type: ignore[arg-type]
+        return _Items(self)
 
     def whole(self) -> dict[Any, Any]:
         """Return a dict with the items."""

@@ -101,7 +101,9 @@ def gather(tx: Transaction, node: Node, content: Any = None) -> None:
 
 @contextmanager
 def _together(tx: Transaction) -> Iterator[None]:
-    """Do all of an operation on several pages or nothing; an object that occurs twice is one node."""
+    """Do all of an operation on several pages or nothing; an object that occurs twice is one
+    node.
+    """
     outer = tx.memo
     tx.memo = {} if outer is None else outer
     try:
@@ -281,7 +283,7 @@ def list_pop(tx: Transaction, node: Node, index: Any = -1) -> Any:
         ) from None
     if at == -1:
         tree = _tree(tx, node)
-        pid, before, path = tree.last()
+        pid, _, path = tree.last()
         record = _page(node, pid)
         main = _main(record)
         if main.work:

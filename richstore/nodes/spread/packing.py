@@ -1,10 +1,12 @@
 """Pages of plain items, encoded straight from the items: no node is made of anything.
 
-What is packed are lists, dicts and sets of atoms and of each other. Everything else, and what occurs
+What is packed are lists, dicts and sets of atoms and of each other. Everything else, and what
+occurs
 a second time, is refused, and is left to adoption. The bytes are those that adoption and `encoding`
 would give.
 
-Whether an object can occur again is told by who refers to it. One that is *held* by somebody besides
+Whether an object can occur again is told by who refers to it. One that is *held* by somebody
+besides
 the container it is in may come again, and so may all that is below it; its place is remembered.
 """
 
@@ -47,7 +49,9 @@ ALONE = references([object()])[0]
 
 
 def _rows(heads: list[int]) -> list[bytes]:
-    """Return the rows of nodes whose uids are as far from the first of their page as their slots."""
+    """Return the rows of nodes whose uids are as far from the first of their page as their
+    slots.
+    """
     while len(_ROWS[records.LIST]) < len(heads):
         for head, known in _ROWS.items():
             known.append(records.row(len(known), len(known), head))
@@ -98,8 +102,8 @@ class Packer:
         self.remembered = remembered
         self.limit = limit
         self.pickler = _Pickler()
-        self.names = {}
-        self.candidates = {}
+        self.names: dict[str, int] = {}
+        self.candidates: dict[str, int] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -123,12 +127,12 @@ class Packer:
     def _begin_names(self) -> None:
         """Choose the names of the page: keys that dicts on the page before had in common."""
         names = [*self.names, *(name for name, count in self.candidates.items() if count > 1)]
-        self.names: dict[str, int] = {}
+        self.names = {}
         for slot, name in enumerate(names[:_NAMES], 1):
             self.names[name] = 2 * slot
             self.heads.append(_NAME)
             self.size += len(name) + 5
-        self.candidates: dict[str, int] = {}
+        self.candidates = {}
         # the pickler's memo, by ids of equal strings; and ids that there is nothing to do about
         self.memo = {id(name): (place, name) for name, place in self.names.items()}
         self.pickler.memo = self.memo
@@ -157,7 +161,8 @@ class Packer:
     def add_flat(self, values: list[Any], held: list[bool], keys: list[Any], at: int) -> int:
         """Take flat containers onto the page until it is full; return where that ends.
 
-        It does what `add` does, faster, and ends before an item that is not a list or dict of atoms.
+        It does what `add` does, faster, and ends before an item that is not a list or dict of
+        atoms.
 
         Args:
             values: what may be taken.
@@ -256,9 +261,9 @@ class Packer:
         content = value.copy()
         inside = content.values() if kind is dict else content
         is_flat = ATOMS.issuperset(map(type, inside))
-        if kind is dict and not ATOMS.issuperset(map(type, content)):
-            if not all(map(_is_plain, content)):
-                return False
+        odd = kind is dict and not ATOMS.issuperset(map(type, content))
+        if odd and not all(map(_is_plain, content)):
+            return False
         if kind is dict and len(content) <= _FIELDS:
             self._note(content)
         slot = len(self.heads)
@@ -353,9 +358,7 @@ class Packer:
             written = self.written = self.pickler.written()
         # what looks like a reference may be part of a string; one that is missing is not there
         self.names = {
-            name: place
-            for name, place in self.names.items()
-            if records.reference(place) in written
+            name: place for name, place in self.names.items() if records.reference(place) in written
         }
         fragments = [records.name_fragment(place, name) for name, place in self.names.items()]
         fragments += records.fill_fragments(self.slots, self.ends, written)
