@@ -323,7 +323,7 @@ class Commit:
             items = len(main.work)
             if size > PAGE and items > 1 and record not in self.hopeless:
                 return self._split(record, main)
-            if not items or (size < PAGE // _SMALL and size < record.size):
+            if not items or (size < PAGE // _SMALL and size <= record.size):
                 return self._shrink(record, main, size)
         if size > PAGE and record not in self.hopeless:
             return self._spread(record, one)

@@ -81,13 +81,11 @@ class Index:
 
 
 def consumed(iterator: Any) -> Any:
-    """Return what an iterator gives, with the length it announced now and then."""
-    hints, found = [], []
-    for n, x in enumerate(iterator):
-        found.append(x)
-        if n % 500 == 0:
-            hints.append(operator.length_hint(iterator))
-    return hints, found, next(iterator, "end")
+    """Return what an iterator gives, to its end and beyond.
+
+    The length that it announces is left out: the iterators of large containers announce none.
+    """
+    return list(iterator), next(iterator, "end")
 
 
 LISTS: dict[str, Callable[[], list[Any]]] = {
@@ -264,7 +262,7 @@ SET_READS: dict[str, Call] = {
     "unhashable": lambda v: [1] in v, "len": len, "bool": bool, "set": set, "frozenset": frozenset, "iter": lambda v: set(iter(v)) == plain(v) and len(list(v)) == len(v),
     "sorted": sorted, "sorted by text": lambda v: sorted(v, key=str), "repr": lambda v: (len(repr(v)), repr(v)[0], repr(v)[-1], sorted(repr(v)[1:-1])), "hash": hash,
     "copy": lambda v: v.copy(), "copy.copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda v: pickle.loads(pickle.dumps(v)), "star": lambda v: {*v}, "index": lambda v: v[0],
-    "class": lambda v: (v.__class__, isinstance(v, set)), "reversed": reversed, "length hint": lambda v: operator.length_hint(iter(v)), "min": min, "+": lambda v: v + v,
+    "class": lambda v: (v.__class__, isinstance(v, set)), "reversed": reversed, "min": min, "+": lambda v: v + v,
     "left": lambda v: ({9} | v, {"z", 0} & v, {0, "z"} - v, {0, "z"} ^ v, {0} <= v, v >= {0}, {"z"}.union(v), {0, "z"}.difference(v)),
     **{f"{f.__name__} {o}": lambda v, f=f, o=o: f(v, OTHERS[o](v))
        for f in (operator.and_, operator.or_, operator.sub, operator.xor, operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt)

@@ -54,7 +54,7 @@ def test_report_counts(box: Any) -> None:
 
 def test_waiting_records_are_no_problem(file_box: Any) -> None:
     """Records of a deleted value that wait for being reclaimed are counted, and are no problem."""
-    file_box.store["k"] = rows(5000)
+    file_box.store["k"] = rows(20_000)
     whole = file_box.store.verify().records
     del file_box.store["k"]
     for store in file_box.live_and_reopened():

@@ -32,17 +32,18 @@ def test_values_come_back_in_every_form(value: Any) -> None:
 def test_wide_tables() -> None:
     """Slots and uids beyond 16 bits are kept, also beside small ones."""
     rows = [records.row(0, 0, records.LIST), records.row(70_000, 2**40, records.DICT)]
-    stored = records.encode(b"name", None, rows, 2**41, 7, [], [], b"N")
+    stored = records.encode(b"name", None, 3, rows, 2, 2**41, [], [b"link"], [], b"N")
     parts = records.parse(b"name", stored)
     assert list(parts.table) == [0, 0, records.LIST, 70_000, 2**40, records.DICT]
-    assert (parts.next_uid, parts.born, parts.key) == (2**41, 7, None)
+    assert (parts.base, parts.references, parts.links, parts.key) == (2**41, 3, [b"link"], None)
 
 
 @pytest.fixture
 def record() -> bytes:
     """A record of one small list."""
     rows = [records.row(0, 0, records.LIST)]
-    return records.encode(b"name", b"key", rows, 1, 1, [], [b"h\x00(K\x01e0"], b"h\x01")
+    fragments = [b"h\x00(K\x01e0"]
+    return records.encode(b"name", b"key", None, rows, 1, 1, [], [], fragments, b"h\x01")
 
 
 def test_every_flipped_byte_is_noticed(record: bytes) -> None:

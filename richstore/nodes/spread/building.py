@@ -322,7 +322,7 @@ class _Build(ABC):
         at = self.at
         while at < len(values):
             at = packer.add_flat(values, self.is_held, keys, at)
-            if at < len(values) and packer.size <= packer.limit:
+            if at < len(values) and not packer.is_full:
                 fits = (
                     packer.add(values[at], self.is_held[at], keys[at])
                     if keys
@@ -333,7 +333,7 @@ class _Build(ABC):
                     self.refuse()
                     return
                 at += 1
-            if packer.size > packer.limit:
+            if packer.is_full:
                 if len(packer.items) > 1:
                     packer.cut(len(packer.items) - 1)
                     at -= 1
@@ -369,7 +369,7 @@ class _Build(ABC):
             return
         pid = self.new_pid()
         name = page_name(self.cid, pid)
-        base = self.tx.tracker.numbers(packer.nodes)
+        base = self.tx.tracker.numbers(packer.numbers)
         try:
             data = packer.encode(name, base)
             while len(data) > paging.PAGE and len(packer.items) > 1:
@@ -380,7 +380,7 @@ class _Build(ABC):
             self.unpack(0)
             self.adopt()
             return
-        if len(data) > paging.PAGE and packer.nodes > 1:
+        if len(data) > paging.PAGE and packer.faces:
             self.unpack(0)
             self.adopt()
             return
@@ -505,7 +505,7 @@ class _Build(ABC):
     def divide(self, record: Record, count: int, mark: tuple[int, int]) -> None:
         """Let the large containers on a page spread, and put all pages that come of it."""
         tx = self.tx
-        built, cells = set(tx.built), set(tx.cells)
+        built, cells = len(tx.built), len(tx.cells)
         work = _Division(tx, record)
         work.divide()
         for dropped in work.dropped:
@@ -518,13 +518,13 @@ class _Build(ABC):
                 tx.flush(cid, 0, [(page.name, one.data)])
                 self.count(0, len(one.data))
         level = tx.levels[-1]
-        for name in [name for name in tx.cells if name not in cells]:
+        for name in list(islice(tx.cells, cells, None)):
             cell = tx.cells.pop(name)
             level.cells.pop(name, None)
             if cell is not None:
                 stored = cell if name[:1] == ENTRY else cell.to_bytes()
                 tx.flush(int.from_bytes(name[1:9], "big"), 0, [(name, stored)])
-        for cid in [cid for cid in tx.built if cid not in built]:
+        for cid in list(islice(tx.built, built, None)):
             del tx.built[cid]
         self.let_go(record, work.encoded[record], count, mark)
 

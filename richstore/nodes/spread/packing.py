@@ -129,9 +129,11 @@ class Packer:
         names = [*self.names, *(name for name, count in self.candidates.items() if count > 1)]
         self.names = {}
         for slot, name in enumerate(names[:_NAMES], 1):
+            self.size += len(name) + 5
+            if self.size > self.limit / 2:
+                break
             self.names[name] = 2 * slot
             self.heads.append(_NAME)
-            self.size += len(name) + 5
         self.candidates = {}
         # the pickler's memo, by ids of equal strings; and ids that there is nothing to do about
         self.memo = {id(name): (place, name) for name, place in self.names.items()}
@@ -154,8 +156,13 @@ class Packer:
             self.pickler.memo = memo
 
     @property
-    def nodes(self) -> int:
-        """How many numbers the page takes for its nodes; more than one if there are any inside."""
+    def is_full(self) -> bool:
+        """Whether the page should take no more."""
+        return self.size > self.limit and bool(self.items)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the page takes for its nodes."""
         return len(self.heads)
 
     def add_flat(self, values: list[Any], held: list[bool], keys: list[Any], at: int) -> int:
@@ -181,7 +188,7 @@ class Packer:
         for at in range(at, len(values)):  # noqa: B020 - goes on from where it is
             value = values[at]
             kind = type(value)
-            if size > limit or slot >= _NODES:
+            if (size > limit and items) or slot >= _NODES:
                 break
             if kind is dict:
                 # what is looked at is what is written, whoever changes the original meanwhile
