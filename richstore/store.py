@@ -23,7 +23,9 @@ from richstore.errors import ClosedError, EncodingError, ReadOnlyError
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, FrozenView, frozen_value, plain
 from richstore.nodes.adopt import Adopter
-from richstore.nodes.spread.building import Progress, Source, build_value, source_of
+from richstore.nodes.spread.building import build_value
+from richstore.nodes.spread.progress import Progress
+from richstore.nodes.spread.sources import Source, source_of
 from richstore.paging import compact
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats, stats

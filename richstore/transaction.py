@@ -511,6 +511,12 @@ class Transaction:
         prefix = PAGE + cid.to_bytes(8, "big")
         return [int.from_bytes(name[9:], "big") for name in self.fresh if name.startswith(prefix)]
 
+    def forget_flushed(self, cid: int) -> None:
+        """Take back a container all of which was flushed in the innermost level."""
+        delete_pages(self.engine, cid, 0, _LAST_PAGE)
+        self.levels[-1].flushed.pop(cid, None)
+        self.flushed.pop(cid, None)
+
     def flush(self, cid: int, pid: int, stored: Iterable[tuple[bytes, bytes]]) -> None:
         """Put new pages of a spread container, and what leads to them, before the commit.
 

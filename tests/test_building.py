@@ -22,7 +22,7 @@ from conftest import canonical, check_store, child_environment
 from sample_classes import Account
 
 import richstore
-from richstore.nodes.spread import building, packing
+from richstore.nodes.spread import packing, sources
 from richstore.nodes.spread.packing import ALONE, Packer, references
 from richstore.tracker import Node
 
@@ -722,5 +722,71 @@ def test_memory_of_kept_and_unkept_items(file_box: Any, page: str) -> None:
 
 def test_constants_fit() -> None:
     """A stream begins where a record of the smallest items is outgrown for sure."""
-    assert building.LARGE > 4064 / 3
+    assert sources.LARGE > 4064 / 3
     assert packing.ALONE >= 1
+
+
+# --- large containers inside a value --------------------------------------------------------
+
+
+def deep_value() -> dict[str, Any]:
+    """Return a small dict that holds large containers, plain and others."""
+    rows = [row(n) for n in range(N)]
+    return {
+        "rows": [row(n) for n in range(N)],
+        "numbers": list(range(3 * N)),
+        "named": {f"key {n}": nested(n) for n in range(N)},
+        "set": set(range(N)),
+        "mixed": [of_all_types(n) for n in range(N)],
+        "twice": [rows, rows, rows[5]],
+        "inner": [{"rows": [row(n) for n in range(N)], "more": [[n for n in range(N)]]}],
+        "own keys": {Color(f"{n}"): n for n in range(N)},
+        "tangled": tangled(N),
+    }
+
+
+@pytest.mark.parametrize("way", ["value", "item", "append", "extend", "attribute"])
+def test_large_containers_inside_a_value(box: Any, way: str) -> None:
+    """Large containers anywhere inside a value are stored as small ones are."""
+    value: Any = deep_value()
+    if way == "value":
+        box.store["k"] = value
+    elif way == "item":
+        box.store["k"] = {}
+        box.store["k"]["inside"] = value
+        value = {"inside": value}
+    elif way == "append":
+        box.store["k"] = [0]
+        box.store["k"].append(value)
+        value = [0, value]
+    elif way == "extend":
+        box.store["k"] = []
+        box.store["k"].extend(deep_value() if n == 2100 else row(n) for n in range(N))
+        value = [value if n == 2100 else row(n) for n in range(N)]
+    else:
+        box.store["k"] = Account("me", 1)
+        box.store["k"].history = value
+        expected = Account("me", 1)
+        expected.history = value
+        value = expected
+    check(box, "k", value)
+    del box.store["k"]
+    box.store.compact()
+    assert box.store.verify().records == 0
+
+
+def test_a_large_container_that_fails_inside(box: Any) -> None:
+    """When something beside a large container cannot be stored, nothing of either stays."""
+    value = {"rows": [row(n) for n in range(N)], "bad": threading.Lock()}
+    box.store["k"] = []
+    with pytest.raises(richstore.EncodingError, match=r"\['k'\]\[0\]\['bad'\]"):
+        box.store["k"].append(value)
+    with box.store.transaction():
+        with pytest.raises(richstore.EncodingError, match=r"\['k'\]\[0\]\['bad'\]"):
+            box.store["k"].append(value)
+        box.store["k"].append(1)
+    assert box.store["k"] == [1]
+    check_store(box.store)
+    box.store.compact()
+    report = box.store.verify()
+    assert (report.records, report.waiting) == (1, 0)

@@ -544,7 +544,9 @@ class TinyStoreMachine(StoreMachine):
 
 TestTinyStoreMachine = TinyStoreMachine.TestCase
 TestTinyStoreMachine.settings = settings(
-    max_examples=max(50, settings().max_examples // 6)  # each takes thrice the time of the other machine
+    max_examples=max(
+        50, settings().max_examples // 6
+    )  # each takes thrice the time of the other machine
 )
 TestTinyStoreMachine.__doc__ = "Any sequence of calls leaves spread store and plain model equal."
 TestTinyStoreMachine = pytest.mark.timeout(0)(TestTinyStoreMachine)

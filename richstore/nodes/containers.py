@@ -39,9 +39,10 @@ from richstore.nodes.base import (
 from richstore.nodes.change import change
 from richstore.nodes.plain import Plain, nodes_in, plain, reduce_plain
 from richstore.nodes.spread.base import SpreadContent
-from richstore.nodes.spread.building import LARGE, Source, extend, first_items, first_pairs
+from richstore.nodes.spread.building import build_inside, extend
 from richstore.nodes.spread.lists import SpreadList
 from richstore.nodes.spread.mappings import SpreadDict, SpreadSet
+from richstore.nodes.spread.sources import LARGE, Source, first_items, first_pairs
 from richstore.nodes.views import DictItems, DictKeys, DictValues
 from richstore.tracker import Node, Record
 
@@ -142,12 +143,17 @@ class ContainerKind(ABC):
         face = node.face
         adopter.place(node)
         adopter.remember(original, face)
-        adopter.later(lambda: self.fill(node.content, content, adopter))
+        adopter.later(lambda: self._fill(node, content, adopter))
         return face
 
+    def _fill(self, node: Node, content: Any, adopter: Adopter) -> None:
+        is_large = type(content) is self.builtin and len(content) > LARGE
+        if not (is_large and build_inside(adopter, node, content)):
+            self.fill(node.content, content, adopter)
+
     def only_atoms(self, content: Any) -> bool:
-        """Tell whether a container holds nothing that has to be adopted."""
-        return ATOMS.issuperset(map(type, content))
+        """Tell whether a container holds nothing that has to be adopted, and is not large."""
+        return len(content) <= LARGE and ATOMS.issuperset(map(type, content))
 
     def adopt_atoms(self, adopter: Adopter, content: Any) -> Any:
         """Return the face of a new node with a copy of a container that holds only atoms."""
@@ -322,8 +328,10 @@ class _DictKind(ContainerKind):
         _set_get(face, content.get)
 
     def only_atoms(self, content: Any) -> bool:
-        return ATOMS.issuperset(map(type, content.values())) and ATOMS.issuperset(
-            map(type, content)
+        return (
+            len(content) <= LARGE
+            and ATOMS.issuperset(map(type, content.values()))
+            and ATOMS.issuperset(map(type, content))
         )
 
     def fill(self, raw: Any, content: Any, adopt: Adopter) -> None:

@@ -22,7 +22,7 @@ from richstore.codec.records import decode, is_plain, parse
 from richstore.errors import ClosedError, CorruptionError, DetachedError
 from richstore.nodes.base import get_content, get_node
 from richstore.nodes.base import view as visible
-from richstore.pages import cell_name, page_name, read_cell
+from richstore.pages import PAGE, cell_name, page_name, read_cell
 from richstore.tracker import Node, Spread
 from richstore.transaction import Transaction, current
 
@@ -261,6 +261,32 @@ class SpreadContent(Spread):
         if node is not None and node.content is self:
             kind: Any = node.kind
             kind.show(node.face, self)
+
+    def settled(self, node: Node) -> Any:
+        """Return the tracker if what it has loaded is what the caller is to see, else None.
+
+        That is so where no transaction is open in this process. To be asked with the tracker
+        locked, and good for reads that load nothing.
+        """
+        record = node.record
+        if record is None or record.stale or node.content is not self:
+            return None
+        tracker = record.tracker
+        if tracker.transaction is not None or self.reads >= self.wait:
+            # `read` knows how; and it makes a mirror when there are enough reads
+            return None
+        self.reads += 1
+        return tracker
+
+    def loaded_page(self, tracker: Any, pid: int) -> Any:
+        """Return the container on a page if that is loaded and current, else None."""
+        name = PAGE + self.cid.to_bytes(8, "big") + pid.to_bytes(8, "big")
+        record = tracker.recent.get(name)
+        if record is None or record.stale:
+            return None
+        tracker.recent.move_to_end(name)
+        tracker.hits += 1
+        return get_content(record.value)
 
     # --- iteration ---
 

@@ -145,14 +145,40 @@ class SpreadDict(_Keyed):
     __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, key: Any) -> Any:
-        found = self.read("get", _get, key, _MISSING)
+        found = self._loaded_value(key)
+        if found is _MISSING:
+            found = self.read("get", _get, key, _MISSING)
         if found is _MISSING:
             raise KeyError(key)
         return found
 
+    def _loaded_value(self, key: Any) -> Any:
+        """Return a value as `_get` does, the short way; `_MISSING` if it is not so easy."""
+        node = self.node
+        record = None if node is None else node.record
+        form = entry_form(key)
+        if record is None or form is None:
+            return _MISSING
+        assert node is not None
+        with record.tracker.lock:
+            tracker = self.settled(node)
+            if tracker is None:
+                return _MISSING
+            view = tracker.engine.read()
+            try:
+                # the state of what is loaded, and no other
+                stored = view.get(entry_name(self.cid, form)) if view.id == tracker.seen else None
+            finally:
+                view.close()
+            if stored is None:
+                return _MISSING
+            content = self.loaded_page(tracker, int.from_bytes(stored, "big"))
+            return _MISSING if content is None else content.get(key, _MISSING)
+
     def get(self, key: Any, default: Any = None, /) -> Any:
         """Return the value under a key, or the default."""
-        return self.read("get", _get, key, default)
+        found = self._loaded_value(key)
+        return self.read("get", _get, key, default) if found is _MISSING else found
 
     def __reversed__(self) -> Iterator[Any]:
         return self._iterate(True)
