@@ -151,7 +151,7 @@ def test_encoding_error_after_the_fact(filled: Any) -> None:
     unchanged(filled)
 
 
-REFUSING = [cannot_be_stored, lambda: (x for x in [1]), sys._getframe]
+REFUSING = [cannot_be_stored, lambda: [(x for x in [1])], sys._getframe]
 
 
 @pytest.mark.parametrize("make", REFUSING, ids=["own words", "generator", "frame"])

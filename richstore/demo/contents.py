@@ -1,7 +1,8 @@
 """What a store of the demo contains, and which part of it serves as the example.
 
 A module is a dict under its dotted name, a package an instance of `Package` under
-`("package", name)`, and the record under `ABOUT` says that the demo made the file.
+`("package", name)`, and the record under `ABOUT` says that the demo made the file. All lines of all
+modules are one large list under `LINES`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import NamedTuple
 
 import richstore
 
-__all__ = ["ABOUT", "Example", "choose_example", "is_demo_store", "package_key"]
+__all__ = ["ABOUT", "LINES", "Example", "choose_example", "is_demo_store", "package_key"]
 
 ABOUT = ("richstore", "demo")
+LINES = ("richstore", "lines")
 FAVOURITE = "json"
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import richstore
-from richstore.demo.contents import ABOUT, Example, choose_example, is_demo_store, package_key
+from richstore.demo.contents import (
+    ABOUT,
+    LINES,
+    Example,
+    choose_example,
+    is_demo_store,
+    package_key,
+)
 from richstore.demo.index import Package, describe, find_modules, module_name, standard_library
 from richstore.demo.progress import Progress
 
@@ -49,6 +56,7 @@ def run(path: Path | None, source: Path | None) -> int:
     with richstore.open(path, "n") as store:
         print(f"Indexing {len(paths)} modules of {root}\ninto {path}", flush=True)
         _fill(store, root, paths)
+        _store_lines(store, paths)
         print(f"  {path.stat().st_size:,} bytes in the file")
         try:
             example = choose_example(store)
@@ -133,6 +141,31 @@ def _summarize(store: richstore.Store, seconds: float, storing: float) -> None:
     print(f"  {len(about['unparsed'])} files could not be parsed")
     for name, reason in sorted(about["unparsed"].items()):
         print(f"    {name}: {reason}")
+
+
+def _store_lines(store: richstore.Store, paths: list[Path]) -> None:
+    """Store every line of all modules in one list, built from a generator."""
+    total = sum(module["lines"] for key, module in store.items() if isinstance(key, str))
+    started = time.perf_counter()
+    with (
+        Progress(total, "lines") as progress,
+        store.transaction(progress=lambda items, size: progress.reach(items, f"{size:,} bytes")),
+    ):
+        store[LINES] = (line for path in paths for line in _lines(path))
+    seconds = time.perf_counter() - started
+    count = len(store[LINES])
+    started = time.perf_counter()
+    middle = store[LINES][count // 2]
+    found = (time.perf_counter() - started) * 1000
+    print(f"  {count:,} lines in one list of the store, in {seconds:.1f} s;")
+    print(f"  the one in the middle, read in {found:.1f} ms: {middle.strip()[:50]!r}")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _share(store: richstore.Store, path: Path, example: Example) -> int:

@@ -32,7 +32,11 @@ class Progress:
 
     def step(self, name: str) -> None:
         """Count one step, and show `name` as what it was."""
-        self._done += 1
+        self.reach(self._done + 1, name)
+
+    def reach(self, done: int, name: str) -> None:
+        """Show that so many steps are done, and `name` beside it."""
+        self._done = min(done, self._total)
         if self._terminal:
             now = time.monotonic()
             if now - self._drawn >= REDRAW_SECONDS or self._done == self._total:
@@ -43,7 +47,7 @@ class Progress:
             print(f"  {self._count()}", file=sys.stderr, flush=True)
 
     def _count(self) -> str:
-        return f"{self._done}/{self._total} {self._label}"
+        return f"{self._done:,}/{self._total:,} {self._label}"
 
     def _draw(self, name: str) -> None:
         filled = WIDTH * self._done // self._total

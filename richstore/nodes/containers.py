@@ -147,7 +147,7 @@ class ContainerKind(ABC):
         return face
 
     def _fill(self, node: Node, content: Any, adopter: Adopter) -> None:
-        is_large = type(content) is self.builtin and len(content) > LARGE
+        is_large = len(content) > LARGE and type(content) is self.builtin
         if not (is_large and build_inside(adopter, node, content)):
             self.fill(node.content, content, adopter)
 

@@ -322,7 +322,7 @@ class Filler(ABC):
         tx.tracker.live[record.name] = record
 
     def divide(self, record: Record) -> Encoded:
-        """Let the large containers on a page spread, put all pages of these, and return the page."""
+        """Let large containers on a page spread, put their pages, and return the page."""
         tx = self.tx
         work = _Division(tx, record)
         work.divide()
