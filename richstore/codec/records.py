@@ -31,6 +31,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 from richstore.codec import classes
@@ -578,27 +579,39 @@ def row(slot: int, uid: int, head: int) -> bytes:
     """Return a row of the node table, narrow when its numbers allow it."""
     if slot < 65536 and 0 <= uid < 65536 and head < 65536:
         return _NARROW.pack(slot, uid, head)
+    if slot < 65536 and -(1 << 31) <= uid < 1 << 31 and head < 65536:
+        return _MIDDLE.pack(slot, uid, head)
     return _WIDE.pack(slot, uid, head)
 
 
 _NARROW = struct.Struct("<HHH")
+_MIDDLE = struct.Struct("<HiH")
 _WIDE = struct.Struct("<qqq")
 NARROW_ROW = _NARROW.size
 
 
 def _join(rows: list[bytes], count: int) -> bytes:
-    """Return a node table: all rows narrow, or all wide."""
+    """Return a node table: all rows narrow, middle or wide."""
     joined = b"".join(rows)
     if len(joined) == _NARROW.size * count:
         return b"\x02" + joined
     # here each row stands by itself: only narrow ones come joined, and only with other narrow ones
-    return b"\x08" + b"".join(
-        [one if len(one) == _WIDE.size else _WIDE.pack(*_NARROW.unpack(one)) for one in rows]
-    )
+    if max(map(len, rows)) == _MIDDLE.size:
+        return b"\x04" + b"".join([_widened(one, _MIDDLE) for one in rows])
+    return b"\x08" + b"".join([_widened(one, _WIDE) for one in rows])
+
+
+def _widened(one: bytes, width: struct.Struct) -> bytes:
+    """Return a row at least as wide as it is."""
+    if len(one) == width.size:
+        return one
+    return width.pack(*(_NARROW if len(one) == _NARROW.size else _MIDDLE).unpack(one))
 
 
 def _split(table: memoryview) -> array[int]:
     """Return the numbers of a node table."""
+    if table[0] == 4:
+        return array("q", chain.from_iterable(_MIDDLE.iter_unpack(table[1:])))
     numbers = array("H" if table[0] == 2 else "q")
     numbers.frombytes(table[1:])
     if _BIG_ENDIAN:

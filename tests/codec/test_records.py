@@ -79,3 +79,12 @@ def test_a_newer_format_is_refused(path: str) -> None:
         richstore.open(path)
     with pytest.raises(FormatError, match="version 9"):
         records.parse(b"name", b"\x09\x00" + bytes(8))
+
+
+def test_rows_of_three_widths() -> None:
+    """A table is as wide as its widest row, and gives back every number at each width."""
+    small, middle, large = (3, 4, records.DICT), (5, -70_000, records.LIST), (70_000, 2**40, 1)
+    for rows in ([small], [small, middle], [small, middle, large], [middle], [large, small]):
+        table = [records.row(*one) for one in rows]
+        stored = records.encode(b"n", None, None, table, len(rows), 9, [], [], [], b"N")
+        assert list(records.parse(b"n", stored).table) == [number for one in rows for number in one]
