@@ -22,6 +22,7 @@ from conftest import canonical, check_store, child_environment
 from sample_classes import Account
 
 import richstore
+from richstore import paging
 from richstore.nodes.spread import packing, sources
 from richstore.nodes.spread.packing import ALONE, Packer, references
 from richstore.tracker import Node
@@ -114,6 +115,16 @@ def test_lists_of_anything(box: Any, make: Any, way: str) -> None:
             box.store["k"].extend(make(n) for n in range(N))
         expected = head + expected
     check(box, "k", expected)
+
+
+@pytest.mark.parametrize("every", [3, 12, 40])
+def test_short_items_among_long_ones(box: Any, every: int) -> None:
+    """A list of strings is built whatever the lengths of its neighbours, at any place."""
+    page = paging.PAGE
+    for length in (page // 2, page * 9 // 10, page * 2):
+        expected = ["x" * (length if n % every == every - 1 else n % 60) for n in range(N)]
+        box.store["k"] = list(expected)
+        check(box, "k", expected)
 
 
 @pytest.mark.parametrize("make", [row, nested, of_all_types, lambda n: n])

@@ -86,6 +86,7 @@ class _ListBuild(Filler):
         pid = self.new_pid()
         name = page_name(self.cid, pid)
         base = 0
+        too_many = False
         while True:
             part = self.values[self.at : self.at + count]
             if not ATOMS.issuperset(map(type, part)):
@@ -99,7 +100,8 @@ class _ListBuild(Filler):
             fits = max(1, int(count * wanted / size))
             if size > paging.PAGE and count > 1:
                 count = min(fits, count - 1)
-            elif size < wanted * 0.8 and self.have(fits) > count:
+                too_many = True
+            elif not too_many and size < wanted * 0.8 and self.have(fits) > count < fits:
                 count = min(fits, len(self.values) - self.at)
             else:
                 break
