@@ -987,9 +987,9 @@ class Tracker:
         nodes = list(nodes)
         spreads = [node for node in nodes if isinstance(node.content, Spread)]
         if spreads:
-            kept = before if before and (held or self._is_one_held(nodes, record)) else None
+            held = held or (before is not None and self._is_one_held(nodes, record))
             for node in spreads:
-                self.close_spread(node.content, kept)
+                self.close_spread(node.content, before, held)
 
     @staticmethod
     def _is_one_held(nodes: list[Node], record: Record) -> bool:
@@ -1007,21 +1007,23 @@ class Tracker:
                 return True
         return False
 
-    def close_spread(self, content: Spread, before: Any) -> None:
+    def close_spread(self, content: Spread, before: Any, held: bool) -> None:
         """Let a spread content, which is no longer in the store, have the view it was in.
 
         Args:
             content: the content.
-            before: a view of the state in which it was still there; None when nobody needs it.
+            before: a view of the state in which it was still there; None when there is none.
+            held: whether a user may hold what leads to it; otherwise nobody needs the view, unless
+                for what is on a page of it.
         """
         if content.before is None:
-            content.before = before or False
+            content.before = (before if held else None) or False
             prefix = pages.PAGE + content.cid.to_bytes(8, "big")
             for name in [name for name in list(self.live) if name.startswith(prefix)]:
                 record = self.live.get(name)
                 if record is not None:
                     content.kept[int.from_bytes(name[-8:], "big")] = record
-                    self.forget(record, before, held=before is not None)
+                    self.forget(record, before, held=held)
 
     def drop_mirror_of(self, cell: bytes) -> None:
         """Let the container that a cell belongs to show itself."""

@@ -315,7 +315,7 @@ class Transaction:
                     node.kind.install(node)
                     node.tx = None
                     if isinstance(old, Spread) and old is not node.content:
-                        tracker.close_spread(old, None)
+                        tracker.close_spread(old, work.before, False)
             # the old contents are to be free before it is asked who else holds what was in them
             old = None
             for node in self.levels[0].births:
@@ -562,36 +562,40 @@ class Transaction:
         root = record.root
         if self.roots and self.roots.get(root.name, root) is not root:
             raise detached(node)
-        if self.reach:
-            self._check_reachable(node)
+        if self.reach and not self._is_attached(node, set()):
+            raise detached(node)
 
-    def _check_reachable(self, node: Node) -> None:
-        """Raise `DetachedError` if this transaction has taken a node out of its value."""
-        part = node
-        while True:
-            record = part.record
-            if record is None:
-                raise detached(node)
-            left = record in self.reach and part not in self._reachable(record)
-            if left and not self._is_elsewhere(part):
-                raise detached(node)
-            owner = record.owner
-            if owner is None:
-                return
-            if not isinstance(owner.work, Spread) or not belongs(record, owner.work):
-                # its container has become a whole one, or another
-                inside = owner.record is not None and part in reachable(self, owner.record)
-                if not inside and not self._is_elsewhere(part):
-                    raise detached(node)
-                return
-            part = owner
+    def _is_attached(self, node: Node, seen: set[Record]) -> bool:
+        """Tell whether a value still reaches a node, after this transaction has taken some out.
 
-    def _is_elsewhere(self, node: Node) -> bool:
-        """Tell whether a record that was changed here reaches a node that has left its own."""
+        Args:
+            node: the node.
+            seen: records that are known not to be part of a value unless by something else.
+        """
+        record = node.record
+        if record is None:
+            return False
+        stayed = record not in self.reach or node in self._reachable(record)
+        if stayed and record not in seen and self._is_part(record, seen):
+            return True
+        # it may have been put into another place as well
         changed = {one.record for one in self.touched if one.record is not None}
         for level in self.levels:
             changed.update(one.record for one in level.births if one.record is not None)
-        return any(node in reachable(self, record) for record in changed)
+        return any(
+            node in reachable(self, other) and self._is_part(other, seen)
+            for other in changed - seen - {record}
+        )
+
+    def _is_part(self, record: Record, seen: set[Record]) -> bool:
+        """Tell whether a record is part of a value still."""
+        seen.add(record)
+        owner = record.owner
+        if owner is None:
+            return True
+        # otherwise the container has become a whole one, or another, and refers to what it holds
+        spread = isinstance(owner.work, Spread) and belongs(record, owner.work)
+        return spread and self._is_attached(owner, seen)
 
     def take(self, node: Node) -> list[Node] | None:
         """Make a working copy of a node if there is none; its kids are no longer known.

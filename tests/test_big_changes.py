@@ -366,6 +366,56 @@ def test_unloaded_content_of_what_was_deleted(box: Any) -> None:
         assert found == rows()
 
 
+def test_a_large_value_inside_a_large_one_that_went(box: Any) -> None:
+    """A large value that is held can be read when the large one around it is deleted or emptied."""
+    for end in (
+        lambda store: store.__setitem__("big", []),
+        lambda store: store.__delitem__("big"),
+        lambda store: store["big"].clear(),
+        lambda store: store["big"].__setitem__(slice(None), [3]),
+        lambda store: store["big"].__delitem__(slice(0, 5)),
+    ):
+        box.store["big"] = [list(range(n, n + N)) for n in range(10)]
+        held = box.store["big"][1]
+        end(box.store)
+        assert plain(held) == list(range(1, 1 + N))
+        with pytest.raises(richstore.DetachedError):
+            held.append(1)
+
+
+def test_an_item_that_moved_out_of_what_went(box: Any) -> None:
+    """An item put beside the large container that held it can be changed in the same block, and
+    not once the new place is gone too.
+    """
+    box.store["k"] = {name: {n: {n} for n in range(N)} for name in ("big", "other")}
+    value = box.store["k"]
+    with box.store.transaction():
+        value["one"] = value["big"][7]
+        del value["big"]
+        value["one"].add("x")
+        kept = value["one"]
+    assert value["one"] is kept
+    assert value["one"] == {7, "x"}
+    value["one"] = {7}
+    with box.store.transaction():
+        moved = value["other"][5]
+        value["new"] = dict.fromkeys(range(3), moved)
+        del value["other"]
+        value["new"][1].add("y")
+        del value["new"]
+        with pytest.raises(richstore.DetachedError):
+            moved.add("z")
+    with box.store.transaction():
+        moved = value["one"]
+        value["new"] = {n: {n} for n in range(N)}
+        value["new"][5] = moved
+        del value["one"]
+        del value["new"]
+        with pytest.raises(richstore.DetachedError):
+            moved.add("z")
+    assert plain(value) == {}
+
+
 # --- threads and snapshots ------------------------------------------------------------------
 
 
