@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -381,6 +382,26 @@ def test_a_large_value_inside_a_large_one_that_went(box: Any) -> None:
         assert plain(held) == list(range(1, 1 + N))
         with pytest.raises(richstore.DetachedError):
             held.append(1)
+
+
+def test_a_popped_item_that_refers_to_what_it_was_in(box: Any) -> None:
+    """What a pop returns shows the large container without the item, as Python does."""
+    box.store["k"] = {"list": list(range(N)), "dict": dict.fromkeys(range(N)), "set": set(range(N))}
+    value = box.store["k"]
+    value["list"][N // 2] = (value["list"],)
+    value["dict"][N // 2] = [value["dict"]]
+    value["list"].append([value["list"]])
+    value["dict"]["last"] = [value["dict"]]
+    for where in (contextlib.nullcontext(), box.store.transaction()):
+        with where:
+            assert value["list"].pop() == [plain(value["list"])]
+            assert value["list"].pop(N // 2) == (plain(value["list"]),)
+            assert value["dict"].popitem() == ("last", [plain(value["dict"])])
+            assert value["dict"].pop(N // 2) == [plain(value["dict"])]
+            value["list"].insert(N // 2, (value["list"],))
+            value["dict"][N // 2] = [value["dict"]]
+            value["list"].append([value["list"]])
+            value["dict"]["last"] = [value["dict"]]
 
 
 def test_an_item_that_moved_out_of_what_went(box: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from richstore import paging
 from richstore.nodes import operations as op
+from richstore.nodes.adopt import ATOMS
 from richstore.nodes.change import Edit, apply
 from richstore.nodes.plain import plain
 from richstore.nodes.spread.lists import SpreadList
@@ -122,6 +123,18 @@ def _gathered(operation: Callable[..., Any], removes: bool) -> Callable[..., Any
             return apply(tx, node, operation, arguments, removes)
 
     return run
+
+
+def _popped(tx: Transaction, item: Any, remove: Callable[..., Any], *arguments: Any) -> Any:
+    """Remove an item and return it as plain data, made when its container is complete again: the
+    item may refer to that.
+    """
+    if type(item) in ATOMS:
+        remove(*arguments)
+        return item
+    with tx.nested():
+        remove(*arguments)
+        return plain(item)
 
 
 # --- lists --------------------------------------------------------------------------------------
@@ -263,8 +276,7 @@ def list_delete(tx: Transaction, node: Node, index: Any) -> None:
     if not isinstance(index, slice):
         at = _position(tx, node, index, "list assignment index out of range")
         record, offset, path = _found(tx, node, at)
-        _on_page(tx, record, op.delete, offset, removes=True)
-        _tree(tx, node).add(path, -1)
+        _cut(tx, node, record, offset, path)
         return
     start, stop, step = index.indices(_length(tx, node))
     if step == 1:
@@ -285,18 +297,24 @@ def list_pop(tx: Transaction, node: Node, index: Any = -1) -> Any:
         tree = _tree(tx, node)
         pid, _, path = tree.last()
         record = _page(node, pid)
-        main = _main(record)
-        if main.work:
+        work = _main(record).work
+        if work:
+            # nothing counts what is on the last page
             record.trail = [name for name, _, _ in path]
-            return _on_page(tx, record, op.pop, removes=True)
+            return _popped(tx, work[-1], _cut, tx, node, record, -1, None)
     length = _length(tx, node)
     if not length:
         raise IndexError("pop from empty list")
     at = _position(tx, node, at, "pop index out of range")
     record, offset, path = _found(tx, node, at)
-    result = _on_page(tx, record, op.pop, offset, removes=True)
-    _tree(tx, node).add(path, -1)
-    return result
+    return _popped(tx, _main(record).work[offset], _cut, tx, node, record, offset, path)
+
+
+def _cut(tx: Transaction, node: Node, record: Record, offset: int, path: Any) -> None:
+    """Remove an item from a page, and from the counts on the path to it if there are any."""
+    _on_page(tx, record, op.delete, offset, removes=True)
+    if path is not None:
+        _tree(tx, node).add(path, -1)
 
 
 def list_remove(tx: Transaction, node: Node, value: Any) -> None:
@@ -381,7 +399,10 @@ def dict_update(tx: Transaction, node: Node, new: dict[Any, Any]) -> None:
                 apply(tx, node, op.dict_set, (key, value), True)
 
 
-def _removed(tx: Transaction, node: Node, record: Record, key: Any) -> None:
+def _remove(
+    tx: Transaction, node: Node, record: Record, key: Any, operation: Callable[..., Any]
+) -> None:
+    """Remove a key or element from its page and from the index."""
     form = entry_form(key)
     if form is None:
         # an object equal to a key of another type: the key on the page is what counts
@@ -392,14 +413,14 @@ def _removed(tx: Transaction, node: Node, record: Record, key: Any) -> None:
         )
     tx.set_cell(entry_name(node.work.cid, form), None)
     _count(tx, node, -1)
+    _on_page(tx, record, operation, key, removes=True)
 
 
 def keyed_delete(tx: Transaction, node: Node, key: Any) -> None:
     record = _keyed(tx, node, key)
     if record is None:
         raise KeyError(key)
-    _removed(tx, node, record, key)
-    _on_page(tx, record, op.delete, key, removes=True)
+    _remove(tx, node, record, key, op.delete)
 
 
 def dict_pop(tx: Transaction, node: Node, key: Any, *default: Any) -> Any:
@@ -408,8 +429,8 @@ def dict_pop(tx: Transaction, node: Node, key: Any, *default: Any) -> Any:
         if default:
             return default[0]
         raise KeyError(key)
-    _removed(tx, node, record, key)
-    return _on_page(tx, record, op.pop, key, removes=True)
+    item = _main(record).work[key]
+    return _popped(tx, item, _remove, tx, node, record, key, op.delete)
 
 
 def dict_popitem(tx: Transaction, node: Node) -> Any:
@@ -417,8 +438,8 @@ def dict_popitem(tx: Transaction, node: Node) -> Any:
         record = _page(node, pid)
         work = _main(record).work
         if work:
-            _removed(tx, node, record, next(reversed(work)))
-            return _on_page(tx, record, op.dict_popitem, removes=True)
+            item = next(reversed(work.items()))
+            return _popped(tx, item, _remove, tx, node, record, item[0], op.delete)
     raise KeyError("popitem(): dictionary is empty")
 
 
@@ -439,8 +460,7 @@ def set_update(tx: Transaction, node: Node, items: list[Any]) -> None:
 def set_discard(tx: Transaction, node: Node, item: Any) -> None:
     record = _keyed(tx, node, item)
     if record is not None:
-        _removed(tx, node, record, item)
-        _on_page(tx, record, op.set_discard, item, removes=True)
+        _remove(tx, node, record, item, op.set_discard)
 
 
 def set_remove(tx: Transaction, node: Node, item: Any) -> None:
@@ -465,8 +485,7 @@ _gather_combine = _gathered(op.set_combine, True)
 
 def set_pop(tx: Transaction, node: Node) -> Any:
     for item in node.work:
-        set_discard(tx, node, item)
-        return plain(item)
+        return _popped(tx, item, set_discard, tx, node, item)
     raise KeyError("pop from an empty set")
 
 
