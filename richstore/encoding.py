@@ -152,9 +152,12 @@ def _known_order(transaction: Any, record: Record) -> tuple[list[Node], int | No
     adopt: Any = None
     new: list[Node] = []
     only_last = True
-    for node, (_, before) in transaction.touched.items():
-        if node.record is not record:
+    touched = transaction.touched
+    among = record.nodes.values() if len(record.nodes) < len(touched) else list(touched)
+    for node in among:
+        if node.record is not record or node not in touched:
             continue
+        _, before = touched[node]
         if before is None or not node.kind.keeps_fragment:
             return None
         only_last = only_last and node is known[-1]
@@ -171,7 +174,7 @@ def _known_order(transaction: Any, record: Record) -> tuple[list[Node], int | No
                 kid.record is not record
                 or kid.tx is not transaction
                 or kid.kids != []
-                or kid in transaction.touched
+                or kid in touched
             ):
                 return None
             new.append(kid)

@@ -163,6 +163,10 @@ class Commit:
         root = record.root
         if self.tx.roots and self.tx.roots.get(root.name, root) is not root:
             return False
+        return self._is_part(record)
+
+    def _is_part(self, record: Record) -> bool:
+        """Tell whether a record is part of its value still."""
         if record in self.dropped:
             return False
         owner = record.owner
@@ -735,11 +739,12 @@ def _can_spread(node: Node) -> bool:
     """Tell whether a container can be divided: its keys have to be such as bytes can tell apart."""
     content = node.work
     kind = type(content)
-    if kind is list:
-        return len(content) > 1
-    if kind is dict or kind is set:
-        return len(content) > 1 and all(entry_form(key) is not None for key in content)
-    return False
+    if node.kind.head(node) not in _WHOLE or len(content) < 2:
+        return False
+    return kind is list or all(entry_form(key) is not None for key in content)
+
+
+_WHOLE = (records.LIST, records.DICT, records.SET)
 
 
 def _links(parts: records.Parts) -> list[tuple[int, bytes]]:

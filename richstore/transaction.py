@@ -178,6 +178,10 @@ class Transaction:
         """Tell whether the calling thread and task began this transaction."""
         return self.thread == _get_ident() and (self.task is None or self.task is _task())
 
+    def is_working(self) -> bool:
+        """Tell whether the caller is in this transaction, and it is neither ended nor ending."""
+        return self.is_here() and not (self.ended or self.left or self.committing)
+
     # --- begin and end ---
 
     def begin(self, timeout: float | None) -> None:

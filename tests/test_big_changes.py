@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import canonical
+from sample_classes import Cached, FrozenPoint
 from test_big import N, numbered, rows
 
 import richstore
@@ -383,6 +384,33 @@ def test_a_large_value_inside_a_large_one_that_went(box: Any) -> None:
         assert plain(held) == list(range(1, 1 + N))
         with pytest.raises(richstore.DetachedError):
             held.append(1)
+
+
+def test_an_instance_of_many_bytes_that_is_watched(box: Any) -> None:
+    """An instance whose class writes into its own `__dict__` may be larger than a page."""
+    box.store["k"] = [Cached([1, 2]), FrozenPoint(3)]
+    for at in range(2):
+        for n in range(40):
+            vars(box.store["k"][at])[f"name {n}"] = "x" * 300
+    box.store["k"][0].numbers.append(4)
+    assert box.store["k"][0].total == 7
+    for store in box.live_and_reopened():
+        assert vars(store["k"][0])["name 39"] == vars(store["k"][1])["name 7"] == "x" * 300
+
+
+def test_repr_of_large_values_that_hold_themselves(box: Any) -> None:
+    """repr, str and format of a list or dict that contains itself end, and are those of Python."""
+    expected: list[Any] = list(range(N))
+    table: dict[Any, Any] = dict.fromkeys(range(N))
+    expected += [expected, table]
+    table |= {"self": table, "list": [expected]}
+    box.store["k"] = expected
+    for store in box.live_and_reopened():
+        stored = store["k"]
+        assert repr(stored) == str(stored) == f"{stored}" == repr(expected)
+        assert repr(stored[-1]) == str(stored[-1]) == f"{stored[-1]}" == repr(table)
+        with store.snapshot() as view:
+            assert repr(view["k"]) == repr(expected)
 
 
 def test_a_popped_item_that_refers_to_what_it_was_in(box: Any) -> None:

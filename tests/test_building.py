@@ -15,9 +15,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import Any
 
 import pytest
+import sample_classes as sample
 from conftest import canonical, check_store, child_environment
 from sample_classes import Account
 
@@ -95,6 +97,16 @@ def check(box: Any, key: str, expected: Any) -> None:
         check_store(store)
 
 
+def test_built_twice_in_one_block(box: Any) -> None:
+    """A value that is built under a key in a block can be built again there, the last one stays."""
+    first = [{"n": n, "more": list(range(2000))} for n in range(310)]
+    again = [{"n": -n, "more": list(range(n, n + 2000))} for n in range(310)]
+    with box.store.transaction():
+        box.store["k"] = first
+        box.store["k"] = [dict(row) for row in again]
+    check(box, "k", again)
+
+
 # --- any items ------------------------------------------------------------------------------
 
 
@@ -115,6 +127,71 @@ def test_lists_of_anything(box: Any, make: Any, way: str) -> None:
             box.store["k"].extend(make(n) for n in range(N))
         expected = head + expected
     check(box, "k", expected)
+
+
+def instance(n: int) -> Any:
+    """Return an instance of one of many sorts of classes."""
+    kinds: list[Callable[[], Any]] = [
+        lambda: Account("owner", n),
+        lambda: sample.Bare(n=n, text=str(n), inner=sample.Bare(deep=[n, (n, sample.Bare())])),
+        lambda: sample.Point(n, tags=[n, {"n": {n}}]),
+        lambda: sample.SlotPoint(n, [n]),
+        lambda: sample.FrozenPoint(n, [str(n)]),
+        lambda: sample.Square(n / 2),
+        lambda: sample.Cached([n, 1]),
+        lambda: sample.Users(),
+        lambda: sample.Bare(color=sample.Color.RED, number=sample.Metres(n), path=PurePath("a")),
+        lambda: sample.Bare(**{f"name {at}": n for at in range(n % 70)}),
+        lambda: [sample.Bare(n=n), {"point": sample.Point(n)}, (sample.Square(n),)],
+    ]
+    return kinds[n % len(kinds)]()
+
+
+@pytest.mark.parametrize("way", ["value", "generator", "update", "inside"])
+def test_instances(box: Any, way: str) -> None:
+    """Instances of any classes are stored with their attributes, aliases and cycles, and change."""
+    expected: Any = [instance(n) for n in range(700)]
+    expected[1].loop = expected[1]
+    expected[12].shared = expected[23].shared = expected[1]
+    expected[45].first = expected[0]
+    expected += [expected[7], expected[2].tags]
+    if way == "value":
+        box.store["k"] = expected
+    elif way == "generator":
+        box.store["k"] = (one for one in expected)
+    elif way == "inside":
+        expected = {"list": [expected]}
+        box.store["k"] = expected
+    else:
+        expected = {f"key {n}": one for n, one in enumerate(expected)}
+        box.store["k"] = {}
+        box.store["k"].update(expected)
+    check(box, "k", expected)
+    stored = box.store["k"]
+    if way == "inside":
+        stored, expected = stored["list"][0], expected["list"][0]
+    for at in (1, 2, 4, 12):
+        at = f"key {at}" if way == "update" else at
+        for one in (stored[at], expected[at]):
+            vars(one)["more"] = [at]
+            if not isinstance(one, sample.FrozenPoint):
+                one.new = {"a": 1}
+                del one.new
+                one.last = [at, 1]
+    wanted = canonical(expected)
+    assert canonical(plain(stored)) == wanted
+
+
+def test_a_class_that_cannot_be_stored_among_many(box: Any) -> None:
+    """What cannot be stored is named with its place, and nothing of the rest is kept."""
+    box.store["k"] = {"before": 1}
+    some = {f"key {n}": sample.Bare(n=n) for n in range(900)}
+    some["key 777"].lock = threading.Lock()
+    with pytest.raises(richstore.EncodingError, match=r"\['key 777'\]\.lock"):
+        box.store["k"].update(some)
+    with pytest.raises(richstore.EncodingError, match=r"\[777\]\.lock"):
+        box.store["k"] = list(some.values())
+    check(box, "k", {"before": 1})
 
 
 @pytest.mark.parametrize("every", [3, 12, 40])

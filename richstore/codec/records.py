@@ -56,7 +56,6 @@ __all__ = [
     "external",
     "faces_in",
     "fill_fragment",
-    "fill_fragments",
     "is_plain",
     "load_blob",
     "name_fragment",
@@ -70,6 +69,7 @@ __all__ = [
     "stored_key",
     "unstorable",
     "with_count",
+    "written_fragments",
 ]
 
 VERSION = 1
@@ -92,6 +92,7 @@ FIRST_CLASS = 16
 
 _POP = b"0"
 _BUILD = b"b"
+_BUILD_POP = _BUILD + _POP
 _STOP = b"."
 _TUPLE2 = b"\x86"
 _REDUCE = b"R"
@@ -314,27 +315,34 @@ def fill_fragment(slot: int, body: bytes) -> bytes:
     return _get_raw(slot) + body[1:] + _POP
 
 
-def fill_fragments(slots: list[int], ends: list[int], written: bytes) -> list[bytes]:
-    """Return the fragments of lists, dicts and sets that one pickler wrote one behind the other.
+def written_fragments(
+    slots: list[int], ends: list[int], is_object: list[bool], written: bytes
+) -> list[bytes]:
+    """Return the fragments of nodes that one pickler wrote one behind the other.
 
     Args:
         slots: theirs.
         ends: where each ends in what was written.
+        is_object: whether each is an instance; the rest are lists, dicts and sets.
         written: all that the pickler wrote.
     """
     found: list[bytes] = []
     start = 0
-    for slot, end in zip(slots, ends, strict=True):
-        # protocol, frame, the opcode that makes an empty container; and STOP
-        first = start + (12 if written[start + 2] == 0x95 else 3)
-        found.append(_get_raw(slot) + written[first : end - 1] + _POP)
+    for slot, end, instance in zip(slots, ends, is_object, strict=True):
+        # protocol, frame; and STOP
+        first = start + (11 if written[start + 2] == 0x95 else 2)
+        if instance:
+            found.append(_get_face(slot) + written[first : end - 1] + _BUILD_POP)
+        else:
+            # the opcode that makes an empty container is left out
+            found.append(_get_raw(slot) + written[first + 1 : end - 1] + _POP)
         start = end
     return found
 
 
 def object_fragment(slot: int, state: bytes) -> bytes:
     """Return the fragment of an instance from the opcodes of its state."""
-    return _get_face(slot) + state + _BUILD + _POP
+    return _get_face(slot) + state + _BUILD_POP
 
 
 def built_fragment(

@@ -127,13 +127,16 @@ def apply(
     except BaseException:
         edit.undo()
         raise
-    if removes or record in transaction.reach:
+    if kids is None or (removes and kids):
+        if removes or record in transaction.reach:
+            transaction.removed(record)
+        return result
+    # it held no other nodes, or has only grown
+    new = edit.leaves()
+    if new is not None and not node.kind.finds_strays:
+        node.kids = kids + new
+    if (new is None or new) and record in transaction.reach:
         transaction.removed(record)
-    elif kids is not None and not node.kind.finds_strays:
-        # the container has only grown, so its kids are known without a search
-        new = edit.leaves()
-        if new is not None:
-            node.kids = kids + new
     return result
 
 

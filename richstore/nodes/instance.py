@@ -178,7 +178,11 @@ class InstanceKind:
         face = node.face
         layout = self.layout
         kids: list[Node] = []
-        for name, value in layout.state(face).items():
+        plain_dict = layout.has_dict and not layout.slots
+        state = layout.dict_descriptor.__get__(face) if plain_dict else layout.state(face)
+        if ATOMS.issuperset(map(type, state.values())) and self.keeps_fragment:
+            return kids
+        for name, value in list(state.items()):
             if type(value) in ATOMS:
                 continue
             if not is_face(value):
@@ -236,6 +240,9 @@ class InstanceKind:
 
     def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the instance's state."""
+        if self.keeps_fragment:
+            state = self.layout.pickled_state(node.face)
+            return records.object_fragment(node.slot, pickler.body(state))
         if self.standard:
             return records.object_fragment(node.slot, pickler.body(self._reduction(node)))
         make, fill = records.built_fragment(node.slot, pickler, self._reduction(node))

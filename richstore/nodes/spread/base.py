@@ -279,14 +279,14 @@ class SpreadContent(Spread):
         return tracker
 
     def loaded_page(self, tracker: Any, pid: int) -> Any:
-        """Return the container on a page if that is loaded and current, else None."""
+        """Return the face of the container on a page if that is loaded and current, else None."""
         name = PAGE + self.cid.to_bytes(8, "big") + pid.to_bytes(8, "big")
         record = tracker.recent.get(name)
         if record is None or record.stale:
             return None
         tracker.recent.move_to_end(name)
         tracker.hits += 1
-        return get_content(record.value)
+        return record.value
 
     # --- iteration ---
 

@@ -396,6 +396,10 @@ class _Division(paging.Commit):
         """Divide the page."""
         self._divide([self.page])
 
+    def _is_current(self, record: Record) -> bool:
+        # the value that is being built may not be under its key yet
+        return self._is_part(record)
+
     def _fit(self, record: Record, one: Encoded) -> list[Record] | None:
         if record is not self.page:
             return super()._fit(record, one)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from itertools import islice
+from reprlib import recursive_repr
 from typing import Any
 
 from richstore.encoding import register_spread
+from richstore.nodes.base import get_content
 from richstore.nodes.spread.base import SpreadContent
 from richstore.pages import Tree, cell_name
 from richstore.tracker import Node
@@ -115,8 +117,11 @@ class SpreadList(SpreadContent):
                 if index.level == 0:
                     break
                 name = cell_name(self.cid, pid)
-            items = self.loaded_page(tracker, pid)
-            return _NOT_LOADED if items is None or at >= len(items) else items[at]
+            face = self.loaded_page(tracker, pid)
+            if face is None:
+                return _NOT_LOADED
+            items = get_content(face)
+            return _NOT_LOADED if at >= len(items) else items[at]
 
     def __iter__(self) -> Iterator[Any]:
         if self.transaction() is not None:
@@ -200,14 +205,15 @@ class SpreadList(SpreadContent):
 
     __rmul__ = __mul__
 
+    @recursive_repr("[...]")
     def __repr__(self) -> str:
         return repr(list(self))
 
     def __str__(self) -> str:
-        return repr(list(self))
+        return repr(self)
 
     def __format__(self, form: str) -> str:
-        return format(list(self), form)
+        return format(list(self), form) if form else repr(self)
 
 
 def _whole(other: Any) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from reprlib import recursive_repr
 from typing import Any
 
 from richstore.encoding import register_spread
+from richstore.nodes.base import get_content
+from richstore.nodes.base import view as visible
 from richstore.nodes.spread.base import SpreadContent
 from richstore.pages import entry_form, entry_name, page_name
 
@@ -160,20 +163,30 @@ class SpreadDict(_Keyed):
         if record is None or form is None:
             return _MISSING
         assert node is not None
+        name = entry_name(self.cid, form)
         with record.tracker.lock:
-            tracker = self.settled(node)
-            if tracker is None:
-                return _MISSING
-            view = tracker.engine.read()
-            try:
-                # the state of what is loaded, and no other
-                stored = view.get(entry_name(self.cid, form)) if view.id == tracker.seen else None
-            finally:
-                view.close()
+            transaction = record.tracker.transaction
+            if transaction is not None:
+                if not transaction.is_working() or node.work is not self:
+                    return _MISSING
+                tracker, stored = record.tracker, transaction.entry(name)
+            else:
+                tracker = self.settled(node)
+                if tracker is None:
+                    return _MISSING
+                view = tracker.engine.read()
+                try:
+                    # the state of what is loaded, and no other
+                    stored = view.get(name) if view.id == tracker.seen else None
+                finally:
+                    view.close()
             if stored is None:
                 return _MISSING
-            content = self.loaded_page(tracker, int.from_bytes(stored, "big"))
-            return _MISSING if content is None else content.get(key, _MISSING)
+            face = self.loaded_page(tracker, int.from_bytes(stored, "big"))
+            if face is None:
+                return _MISSING
+            content = get_content(face) if transaction is None else visible(face)
+            return content.get(key, _MISSING)
 
     def get(self, key: Any, default: Any = None, /) -> Any:
         """Return the value under a key, or the default."""
@@ -225,14 +238,15 @@ class SpreadDict(_Keyed):
     def __ror__(self, other: Any) -> Any:
         return _plain(other) | self.whole()
 
+    @recursive_repr("{...}")
     def __repr__(self) -> str:
         return repr(self.whole())
 
     def __str__(self) -> str:
-        return repr(self.whole())
+        return repr(self)
 
     def __format__(self, form: str) -> str:
-        return format(self.whole(), form)
+        return format(self.whole(), form) if form else repr(self)
 
 
 def _plain(other: Any) -> Any:

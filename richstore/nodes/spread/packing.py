@@ -1,33 +1,43 @@
 """Pages of plain items, encoded straight from the items: no node is made of anything.
 
-What is packed are lists, dicts and sets of atoms and of each other. Everything else, and what
-occurs
-a second time, is refused, and is left to adoption. The bytes are those that adoption and `encoding`
-would give.
+What is packed are lists, dicts and sets, and instances of ordinary classes, of atoms and of each
+other. Everything else, and what occurs a second time, is refused, and is left to adoption. The
+bytes are those that adoption and `encoding` would give.
 
 Whether an object can occur again is told by who refers to it. One that is *held* by somebody
-besides
-the container it is in may come again, and so may all that is below it; its place is remembered.
+besides the container it is in may come again, and so may all that is below it; its place is
+remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+import datetime
+import enum
+import pathlib
+from collections.abc import Callable, Container, Iterable
 from sys import getrefcount
 from typing import Any
 
 from richstore.codec import records
-from richstore.nodes.adopt import ATOMS
+from richstore.codec.classes import class_to_bytes
+from richstore.errors import EncodingError
+from richstore.nodes.adopt import ATOMS, HANDLERS
+from richstore.nodes.instance import kind_of
+from richstore.nodes.layout import Layout, layout_of
 
 __all__ = ["ALONE", "Packer", "references"]
 
 _HEADS: dict[type, int] = {list: records.LIST, dict: records.DICT, set: records.SET}
-_ROWS: dict[int, list[bytes]] = {head: [] for head in _HEADS.values()}
+_ROWS: dict[int, list[bytes]] = {}
+# Classes whose instances are atoms, though they may have attributes.
+_ATOMIC_BASES = (enum.Enum, pathlib.PurePath, datetime.tzinfo)
 # Marks a slot that a name has.
 _NAME = -1
-# How deep containers may be inside each other, and how many of them a page may have.
+# How deep containers may be inside each other, how many of them a page may have, and how many
+# classes of instances.
 _DEPTH = 20
 _NODES = 4096
+_CLASSES = 16
 # Names that a page writes once for all its dicts, and how many keys such a dict has at most.
 _NAMES = 48
 _FIELDS = 32
@@ -52,10 +62,32 @@ def _rows(heads: list[int]) -> list[bytes]:
     """Return the rows of nodes whose uids are as far from the first of their page as their
     slots.
     """
-    while len(_ROWS[records.LIST]) < len(heads):
-        for head, known in _ROWS.items():
+    for head in set(heads) - {_NAME}:
+        known = _ROWS.setdefault(head, [])
+        while len(known) < len(heads):
             known.append(records.row(len(known), len(known), head))
     return [_ROWS[head][slot] for slot, head in enumerate(heads) if head != _NAME]
+
+
+def _packable(cls: type) -> Layout | None:
+    """Return the layout of a class whose instances are what their `__dict__` has, and no more.
+
+    Raises:
+        EncodingError: the class cannot be stored.
+    """
+    if cls in HANDLERS or hasattr(cls, "_richstore_node_"):
+        return None
+    layout = layout_of(cls)
+    if layout is None or layout.slots or not layout.has_dict or issubclass(cls, _ATOMIC_BASES):
+        return None
+    try:
+        kind = kind_of(layout)
+    except TypeError:
+        return None
+    if not kind.keeps_fragment:
+        return None
+    class_to_bytes(cls)
+    return layout
 
 
 def _is_plain(value: Any) -> bool:
@@ -104,6 +136,8 @@ class Packer:
         self.pickler = _Pickler()
         self.names: dict[str, int] = {}
         self.candidates: dict[str, int] = {}
+        # what gives the attributes of an instance of each class that was met; None: not packed
+        self.states: dict[type, Callable[[Any], dict[str, Any]] | None] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -115,6 +149,7 @@ class Packer:
         self.size = _ENVELOPE
         # the heads of its nodes by slot
         self.heads = [_HEADS[self.builtin]]
+        self.class_table: dict[type, int] = {}
         # slots in the order in which their contents were written, and where each of these ends
         self.slots: list[int] = []
         self.ends: list[int] = []
@@ -204,7 +239,15 @@ class Packer:
                     break
                 head = records.LIST
             else:
-                break
+                head = self._class_head(kind)
+                state = self.states[kind]
+                if not head or state is None:
+                    break
+                content = state(value).copy()
+                if not (is_atoms(map(type, content.values())) and is_atoms(map(type, content))):
+                    break
+                if len(content) <= _FIELDS and not all(map(memo.__contains__, map(id, content))):
+                    self._note(content)
             if held[at]:
                 if id(value) in faces or id(value) in remembered:
                     break
@@ -231,6 +274,22 @@ class Packer:
         self.size = size
         return at
 
+    def _class_head(self, cls: type) -> int:
+        """Return the head of instances of a class; 0: they cannot be packed."""
+        head = self.class_table.get(cls)
+        if head is not None:
+            return head
+        if cls not in self.states:
+            try:
+                layout = None if self.builtin is set else _packable(cls)
+            except EncodingError:
+                layout = None
+            self.states[cls] = None if layout is None else layout.dict_descriptor.__get__
+        if self.states[cls] is None or len(self.class_table) >= _CLASSES:
+            return 0
+        head = self.class_table[cls] = records.FIRST_CLASS + len(self.class_table)
+        return head
+
     def add(self, value: Any, held: bool, key: Any = _MISSING) -> bool:
         """Take an item onto the page; return False, and do nothing, when it is refused.
 
@@ -242,14 +301,12 @@ class Packer:
         mark = len(self.heads)
         kind = type(value)
         try:
-            if kind in _HEADS:
-                if not self._pack(value, kind, held, 0):
-                    self._back_to(mark)
-                    return False
-                self.size += 2 if mark < 128 else 5
-            elif _is_plain(value):
+            if _is_plain(value):
                 self.size += self._weigh(value)
+            elif self._pack(value, kind, held, 0):
+                self.size += 2 if mark < 128 else 5
             else:
+                self._back_to(mark)
                 return False
             if key is not _MISSING:
                 self.size += self._weigh(key)
@@ -262,21 +319,24 @@ class Packer:
         return True
 
     def _pack(self, value: Any, kind: type, held: bool, depth: int) -> bool:
-        if held and (id(value) in self.faces or id(value) in self.remembered):
+        head = _HEADS.get(kind) or self._class_head(kind)
+        if not head or (held and (id(value) in self.faces or id(value) in self.remembered)):
             return False
         # what is looked at is what is written, whoever changes the original meanwhile
-        content = value.copy()
-        inside = content.values() if kind is dict else content
+        state = self.states.get(kind)
+        content = (value if state is None else state(value)).copy()
+        is_dict = type(content) is dict
+        inside = content.values() if is_dict else content
         is_flat = ATOMS.issuperset(map(type, inside))
-        odd = kind is dict and not ATOMS.issuperset(map(type, content))
+        odd = is_dict and not ATOMS.issuperset(map(type, content))
         if odd and not all(map(_is_plain, content)):
             return False
-        if kind is dict and len(content) <= _FIELDS:
+        if is_dict and len(content) <= _FIELDS:
             self._note(content)
         slot = len(self.heads)
         if slot >= _NODES or depth > _DEPTH:
             return False
-        self.heads.append(_HEADS[kind])
+        self.heads.append(head)
         self.faces[id(value)] = (2 * slot + 1, value)
         if held:
             self.held.append((value, slot))
@@ -300,12 +360,11 @@ class Packer:
         for one, count in zip(inner, references(inner), strict=True):
             # its container, the copy of that, and `inner` refer to it
             is_held = held or count > ALONE + 2
-            if type(one) in _HEADS:
-                if kind is set or not self._pack(one, type(one), is_held, depth + 1):
-                    return False
-                memo[id(one)] = self.faces[id(one)]
-            elif not _is_plain(one):
+            if _is_plain(one):
+                continue
+            if kind is set or not self._pack(one, type(one), is_held, depth + 1):
                 return False
+            memo[id(one)] = self.faces[id(one)]
         self.pickler.memo = memo
         return True
 
@@ -368,7 +427,8 @@ class Packer:
             name: place for name, place in self.names.items() if records.reference(place) in written
         }
         fragments = [records.name_fragment(place, name) for name, place in self.names.items()]
-        fragments += records.fill_fragments(self.slots, self.ends, written)
+        is_object = [self.heads[slot] >= records.FIRST_CLASS for slot in self.slots]
+        fragments += records.written_fragments(self.slots, self.ends, is_object, written)
         content = (
             dict(zip(self.keys, self.items, strict=True))
             if self.builtin is dict
@@ -376,7 +436,7 @@ class Packer:
         )
         self.pickler.memo = self.faces
         fragments.append(records.fill_fragment(0, self.pickler.body(content)))
-        return _assemble(name, _rows(self.heads), base, fragments)
+        return _assemble(name, _rows(self.heads), base, fragments, self.class_table)
 
     def encode_atoms(self, name: bytes, base: int, items: list[Any]) -> bytes:
         """Return an encoded page of a list of atoms.
@@ -390,6 +450,13 @@ class Packer:
         return _assemble(name, _rows([records.LIST]), base, [fragment])
 
 
-def _assemble(name: bytes, rows: list[bytes], base: int, fragments: list[bytes]) -> bytes:
+def _assemble(
+    name: bytes,
+    rows: list[bytes],
+    base: int,
+    fragments: list[bytes],
+    classes: Iterable[type] = (),
+) -> bytes:
     root = records.reference(1)
-    return records.encode(name, None, None, rows, len(rows), base, (), [], fragments, root)
+    table = [class_to_bytes(cls) for cls in classes]
+    return records.encode(name, None, None, rows, len(rows), base, table, [], fragments, root)

@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from itertools import chain, islice
 from typing import Any
 
 from richstore.errors import ConflictError
+from richstore.nodes.adopt import ATOMS
 
 __all__ = ["LARGE", "Source", "first_items", "first_pairs", "source_of"]
 
 # More items than these are built in pages: so many outgrow a record, however small they are.
 LARGE = 2000
+# And more than these of them that are no atoms.
+_LARGE_ITEMS = 300
+
+
+def _is_large(items: Sized, values: Iterable[Any]) -> bool:
+    """Tell whether items are to be built in pages."""
+    count = len(items)
+    return count > LARGE or (
+        count > _LARGE_ITEMS
+        and count - sum(map(ATOMS.__contains__, map(type, values))) > _LARGE_ITEMS
+    )
 
 
 class Source:
@@ -95,21 +107,25 @@ def _pairs(items: Iterator[Any], before: int) -> dict[Any, Any]:
 def first_items(items: Iterable[Any]) -> list[Any] | Source:
     """Return a list of items, or a source of them when there are many."""
     if type(items) in (list, tuple, set):
-        if len(items) <= LARGE:  # type: ignore[arg-type]
+        if not _is_large(items, items):  # type: ignore[arg-type]
             return list(items)
         return Source([], iter(items), items)
     rest = iter(items)
     head = list(islice(rest, LARGE))
     more = list(islice(rest, 1))
-    return Source(head, chain(more, rest)) if more else head
+    if more:
+        return Source(head, chain(more, rest))
+    return Source([], iter(head), head) if _is_large(head, head) else head
 
 
 def first_pairs(items: Any, named: dict[str, Any]) -> dict[Any, Any] | Source:
     """Return what `dict.update` would set, or a source of it when that is much."""
     if type(items) is dict:
-        if len(items) <= LARGE:
-            return {**items, **named} if named else items.copy()
-        return Source({}, iter(items.items()), items) if not named else _rest(items.items(), named)
+        if named:
+            return _rest(items.items(), named)
+        if not _is_large(items, items.values()):
+            return items.copy()
+        return Source({}, iter(items.items()), items)
     if isinstance(items, dict):
         pairs: Any = items.items()
     elif hasattr(items, "keys"):
@@ -128,6 +144,8 @@ def _rest(pairs: Iterable[Any], named: dict[str, Any]) -> dict[Any, Any] | Sourc
         source.taken = LARGE
         return source
     head.update(named)
+    if _is_large(head, head.values()):
+        return Source({}, iter(head.items()), head)
     return head
 
 
@@ -139,6 +157,6 @@ def source_of(value: Any) -> Any:
     kind = type(value)
     if kind is types.GeneratorType:
         return first_items(value)
-    if kind in (list, dict, set) and len(value) > LARGE:
+    if kind in (list, dict, set) and _is_large(value, value.values() if kind is dict else value):
         return Source(None, iter(value.items() if kind is dict else value), value)
     return value
