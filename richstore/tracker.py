@@ -221,20 +221,24 @@ class Kind(Protocol):
         """Return the plain copy."""
 
 
+class FilledKind(Kind, Protocol):
+    """A kind whose nodes the codec fills; the others' objects are made in the stream."""
+
+    def make(self, record: Record | None, slot: int, uid: int, cls: type) -> Node:
+        """Return a node with a face of a class, and no content."""
+
+    def containers(self, node: Node) -> list[Any]:
+        """Return fresh raw container and face for the codec to fill; or the face alone."""
+
+
 class Faces(Protocol):
     """How live nodes are made when a record is read."""
 
-    def new(self, record: Record, slot: int, uid: int, head: int, cls: type | None) -> Node:
-        """Return a node with its face and no content."""
-
-    def containers(self, node: Node) -> list[Any]:
-        """Return fresh raw container and face for the codec to fill."""
+    def kind(self, head: int, cls: type | None) -> FilledKind:
+        """Return the kind of a list, dict or set, or of the instances of a class."""
 
     def spread(self, node: Node, cid: int) -> None:
         """Let a node be a spread container with the given spread id."""
-
-    def loaded(self, node: Node) -> None:
-        """Take what the codec filled as the node's content."""
 
     def sleeping(self, record: Record, heads: Iterable[int]) -> tuple[list[Any], list[Any]]:
         """Return faces of lists, dicts and sets without nodes, and the containers to be filled."""
@@ -279,6 +283,7 @@ class Record:
         stale: whether another process has changed it since it was loaded.
         since: the commit at which that was noticed.
         size: bytes of its encoded form.
+        mirrored: bytes of memory that mirrors of its spread containers keep loaded.
         trail: of a page of a list, the names of the indexes on the way to it when last used.
         asleep: of a page that has been read but not changed, what its nodes are made of: table,
             base,
@@ -297,6 +302,7 @@ class Record:
         "free",
         "kept",
         "links",
+        "mirrored",
         "name",
         "named",
         "names",
@@ -344,6 +350,7 @@ class Record:
         self.stale = False
         self.since = 0
         self.size = 0
+        self.mirrored = 0
         self.trail: list[bytes] | None = None
         self.asleep: tuple[array[int], int, list[Any]] | None = None
 
@@ -470,7 +477,7 @@ class Record:
         """Bytes it takes in memory, more or less."""
         asleep = self.asleep
         nodes = len(self.nodes) if asleep is None else len(asleep[2])
-        return self.size * _BYTE_COST + nodes * _NODE_COST
+        return self.size * _BYTE_COST + nodes * _NODE_COST + self.mirrored
 
 
 # What a record may be without until it is asked for.
@@ -776,6 +783,7 @@ class Tracker:
             self._load_asleep(record, parts, size)
             return
         class_table = [class_from_bytes(stored) for stored in parts.classes]
+        kinds: dict[int, FilledKind] = {}
         nodes: dict[int, Node] = {}
         containers: list[Any] = []
         uids: dict[int, int] = {}
@@ -803,7 +811,10 @@ class Tracker:
             if node is None or node.uid != uid or not _is_of(node, wanted):
                 node = self._from_elsewhere(uid, record) if searching else None
                 if node is None or not _is_of(node, wanted):
-                    node = faces.new(record, slot, uid, head % records.SPREAD, cls)
+                    kind = kinds.get(head)
+                    if kind is None:
+                        kind = kinds[head] = faces.kind(head if cls else head % records.SPREAD, cls)
+                    node = kind.make(record, slot, uid, kind.clean)
                 else:
                     self._move(node, record, slot)
             nodes[slot] = node
@@ -812,7 +823,8 @@ class Tracker:
                 faces.spread(node, int.from_bytes(next(links), "big"))
                 containers.append(node.face)
             else:
-                containers += faces.containers(node)
+                filled: Any = node.kind
+                containers += filled.containers(node)
             if isinstance(before, Spread) and before is not node.work:
                 # its pages are gone, and what was on them may be elsewhere
                 prefix = pages.PAGE + before.cid.to_bytes(8, "big")
@@ -847,7 +859,7 @@ class Tracker:
         # last, since what a class's own __setstate__ made is admitted to the record here
         for node in list(nodes.values()):
             if not isinstance(node.work, Spread):
-                faces.loaded(node)
+                node.kind.loaded(node)
             node.fragment = node.kids = None
         record.stale = False
         record.size = size
@@ -883,7 +895,8 @@ class Tracker:
                 spread = records.SPREAD <= head < records.FIRST_CLASS
                 cls = class_from_bytes(stored_class) if stored_class else None
                 wanted = head - records.SPREAD if spread else head
-                node = self.faces.new(other, slot, uid, wanted, cls)
+                kind = self.faces.kind(wanted, cls)
+                node = kind.make(other, slot, uid, kind.clean)
                 other.nodes[slot] = node
                 other.faces[id(node.face)] = (2 * slot + 1, node.face)
                 other.value = node.face

@@ -44,9 +44,15 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --long."""
+    """Add --long, --all and --third."""
     parser.addoption(
         "--long", action="store_true", help="run the property tests for hours instead of seconds"
+    )
+    parser.addoption(
+        "--all", action="store_true", help="run every case again with the page target forced tiny"
+    )
+    parser.addoption(
+        "--third", action="store_true", help="run a third of all tests, another on each version"
     )
 
 
@@ -60,16 +66,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run, without --long, an eighth of the many cases that only repeat others on spread values."""
-    if config.getoption("--long"):
-        return
-    left = [
-        item
-        for item in items
-        if ("tiny" in item.name or "test_big_parity" in item.nodeid)
-        and "[" in item.name
-        and zlib.crc32(item.nodeid.encode()) % 8
-    ]
+    """Run, without --long or --all, an eighth of the many cases that only repeat others on spread
+    values; with --third a third of what is left.
+    """
+
+    def is_left_out(item: pytest.Item) -> bool:
+        number = zlib.crc32(item.nodeid.encode())
+        if config.getoption("--third") and number % 3 != sys.version_info.minor % 3:
+            return True
+        repeats = "tiny" in item.name or "test_big_parity" in item.nodeid
+        return repeats and "[" in item.name and not is_full and number // 3 % 8 != 0
+
+    is_full = config.getoption("--long") or config.getoption("--all")
+    left = list(filter(is_left_out, items))
     if left:
         config.hook.pytest_deselected(items=left)
         names = set(map(id, left))

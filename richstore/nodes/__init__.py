@@ -75,11 +75,9 @@ class Faces:
         return nodes_in(value)
 
     @staticmethod
-    def new(record: Record, slot: int, uid: int, head: int, cls: type | None) -> Node:
-        """Return a node with its face and no content."""
-        kind = _CONTAINERS[head] if cls is None else _instance_kind(cls)
-        node: Node = kind.make(record, slot, uid, kind.clean)
-        return node
+    def kind(head: int, cls: type | None) -> Any:
+        """Return the kind of a list, dict or set, or of the instances of a class."""
+        return _CONTAINERS[head] if cls is None else _instance_kind(cls)
 
     @staticmethod
     def sleeping(record: Record, heads: Iterable[int]) -> tuple[list[Any], list[Any]]:
@@ -115,19 +113,6 @@ class Faces:
         """Let a node that is being read be a spread container."""
         kind: Any = node.kind
         kind.show_spread(node, cid)
-
-    @staticmethod
-    def containers(node: Node) -> list[Any]:
-        """Return fresh raw container and face for the codec to fill."""
-        kind: Any = node.kind
-        made: list[Any] = kind.containers(node)
-        return made
-
-    @staticmethod
-    def loaded(node: Node) -> None:
-        """Take what the codec filled as the node's content."""
-        kind: Any = node.kind
-        kind.loaded(node)
 
     @staticmethod
     def wrap(record: Record, known: Node | None, slot: int, uid: int, raw: Any) -> Node:

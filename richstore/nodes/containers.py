@@ -79,6 +79,12 @@ class Proxy(BaseProxy):
     def __repr__(self) -> str:
         return repr(view(self))
 
+    def __str__(self) -> str:
+        return str(view(self))
+
+    def __format__(self, form: str) -> str:
+        return format(view(self), form)
+
     def __reversed__(self) -> Iterator[Any]:
         items: Iterator[Any] = reversed(view(self))
         return items
@@ -206,7 +212,7 @@ class ContainerKind(ABC):
         content = node.content
         if not isinstance(content, SpreadContent) or content.cid != cid:
             content = self.spread_content(node, cid)
-        content.mirror = None
+        content.forget_mirror()
         node.content = node.work = content
         node.row = None
         self.show(node.face, content)

@@ -89,7 +89,7 @@ class GenericKind:
         """Return the code for an object that the stream makes."""
         return records.BUILT
 
-    def make(self, record: Record | None, slot: int, uid: int, cls: type, raw: Any) -> Node:
+    def make(self, record: Record | None, slot: int, uid: int, cls: type, raw: Any = None) -> Node:
         """Return a node with a face of the given class around an object."""
         node = Node(record, slot, uid, self)
         node.face = new_proxy(cls)

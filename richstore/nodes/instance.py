@@ -83,7 +83,10 @@ class InstanceKind:
             clean, {"__setattr__": refuse, "__delattr__": refuse, **guards(layout, refuse_writes)}
         )
         native = {"__setattr__": cls.__setattr__, "__delattr__": cls.__delattr__}
-        native["__setstate__"] = _load_state
+        # attributes in a `__dict__` that pickle may fill as it would that of the class itself
+        self.is_simple = layout.has_dict and not layout.slots and layout.setstate is None
+        if not self.is_simple:
+            native["__setstate__"] = _load_state
         if layout.has_dict:
             native["__dict__"] = layout.dict_descriptor
         self.loading = _variant(clean, native)
@@ -263,9 +266,11 @@ class InstanceKind:
 
     def containers(self, node: Node) -> list[Any]:
         """Return the face, emptied and ready to be given its state."""
-        set_class(node.face, self.loading)
-        self.layout.set_state(node.face, {})
-        return [node.face]
+        face = node.face
+        set_class(face, self.loading)
+        if not self.is_simple or self.layout.dict_descriptor.__get__(face):
+            self.layout.set_state(face, {})
+        return [face]
 
     def loaded(self, node: Node) -> None:
         """Let the face be clean; adopt what the class's own `__setstate__` made."""

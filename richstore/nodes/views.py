@@ -10,6 +10,7 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 from richstore.nodes.base import view
+from richstore.tracker import Spread
 
 __all__ = ["DictItems", "DictKeys", "DictValues"]
 
@@ -30,6 +31,9 @@ class _View:
     def _now(self) -> Any:
         """Return the built-in view of the content as it is now."""
         content = view(self._mapping)
+        if type(content) is not dict and isinstance(content, Spread) and content.mirror is not None:
+            # the face shows it as well
+            content = content.mirror
         return getattr(content, self._name)()
 
     def __iter__(self) -> Iterator[Any]:

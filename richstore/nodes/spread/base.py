@@ -18,6 +18,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, ClassVar
 
+from richstore import paging
 from richstore.codec.records import decode, is_plain, parse
 from richstore.errors import ClosedError, CorruptionError, DetachedError
 from richstore.nodes.base import get_content, get_node
@@ -30,6 +31,8 @@ __all__ = ["FrozenView", "SpreadContent"]
 
 # Pages that the view of a snapshot keeps decoded.
 _KEPT = 64
+# What part of the cache iterating over a container keeps loaded, of pages as they are stored.
+_SHARE = 64
 # A container of at most so many pages may have a mirror, after at least so many reads.
 _MIRRORED = 256
 _READS = 64
@@ -90,7 +93,7 @@ class FrozenView:
 class SpreadContent(Spread):
     """The content of a spread container; a subclass per kind has the reading methods."""
 
-    __slots__ = ("frozen", "reads", "wait")
+    __slots__ = ("cost", "frozen", "reads", "wait")
     builtin: ClassVar[type]
 
     def __init__(self, node: Node | None, cid: int, frozen: FrozenView | None = None) -> None:
@@ -99,6 +102,8 @@ class SpreadContent(Spread):
         # reads since the last change, and how many there are to be before a mirror is thought of
         self.reads = 0
         self.wait = _READS
+        # bytes of memory that the mirror keeps loaded
+        self.cost = 0
 
     # --- where things are ---
 
@@ -246,21 +251,36 @@ class SpreadContent(Spread):
         add = mirror.extend if self.builtin is list else mirror.update
         for pid in pids:
             add(self.page(pid))
-        if tracker.seen == seen and tracker.transaction is None:
+        record = node.record
+        if tracker.seen == seen and tracker.transaction is None and record is not None:
             self.mirror = mirror
             kind.show(node.face, mirror)
+            # it keeps all pages loaded as long as the record of the container is
+            costs = tracker.costs
+            names = [page_name(self.cid, pid) for pid in pids]
+            self.cost = sum(costs.get(name, 8 * paging.PAGE) for name in names)
+            record.mirrored += self.cost
+            tracker.remember(record)
         else:
             self.wait = reads + _READS
 
     def drop_mirror(self) -> None:
         """Let the face show this content itself: something in it changes."""
         node = self.node
-        self.mirror = None
+        self.forget_mirror()
         self.reads = 0
         self.wait = _READS
         if node is not None and node.content is self:
             kind: Any = node.kind
             kind.show(node.face, self)
+
+    def forget_mirror(self) -> None:
+        """Have no mirror."""
+        self.mirror = None
+        node = self.node
+        if self.cost and node is not None and node.record is not None:
+            node.record.mirrored = max(0, node.record.mirrored - self.cost)
+        self.cost = 0
 
     def settled(self, node: Node) -> Any:
         """Return the tracker if what it has loaded is what the caller is to see, else None.
@@ -308,6 +328,15 @@ class SpreadContent(Spread):
         committed meanwhile.
         """
         node = self.node
+        if self.before is False and node is not None and node.record is not None:
+            # replaced between the call of iter() and the first item
+            content = visible(node.face)
+            if content is not self:
+                whole = (content,)
+                yield from (
+                    content.contents(reverse) if isinstance(content, SpreadContent) else whole
+                )
+                return
         if self.view() is not None or node is None or node.record is None:
             self.view()
             for pid in self.page_ids(reverse):
@@ -324,9 +353,20 @@ class SpreadContent(Spread):
             return
         assert past.frozen is not None
         view = past.frozen.view
+        # pages to keep loaded for the next time; all of a large container would push out the rest
+        room = tracker.cache_size // (_SHARE * paging.PAGE)
+        count = 0
         try:
             for pid in past.page_ids(reverse):
-                yield self._content_of(pid, view, past, tracker)
+                content = self._content_of(pid, view, past, tracker, room > 0)
+                yield content
+                room -= 1
+                count += len(content)
+            self.reads += count
+            if self.reads > self.wait and room >= 0:
+                with tracker.lock:
+                    if tracker.seen == view.id and node.content is self:
+                        self._make_mirror(tracker)
         finally:
             if past is not self:
                 view.close()
@@ -383,12 +423,14 @@ class SpreadContent(Spread):
                 elif tracker is None:
                     yield past.page(pid), False
                 else:
-                    yield self._content_of(pid, view, past, tracker), False
+                    yield self._content_of(pid, view, past, tracker, False), False
         finally:
             if past is not self:
                 view.close()
 
-    def _content_of(self, pid: int, view: Any, past: SpreadContent, tracker: Any) -> Any:
+    def _content_of(
+        self, pid: int, view: Any, past: SpreadContent, tracker: Any, remember: bool
+    ) -> Any:
         """Return the container on a page as it was in a view, with live faces where there are."""
         name = page_name(past.cid, pid)
         node = self.node
@@ -401,9 +443,9 @@ class SpreadContent(Spread):
                     if now.get(name) != view.get(name):
                         return self._past(pid, name, view, past, tracker)
             if tracker.seen == view.id:
-                record = tracker.page(name, node, remember=False, view=view)
+                record = tracker.page(name, node, remember=remember, view=view)
             else:
-                record = tracker.page(name, node, remember=False)
+                record = tracker.page(name, node, remember=remember)
             if record is None:
                 return past.page(pid)
             if record.asleep is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from reprlib import recursive_repr
 from typing import Any
 
@@ -126,7 +126,7 @@ class SpreadList(SpreadContent):
     def __iter__(self) -> Iterator[Any]:
         if self.transaction() is not None:
             return self._live_iterator()
-        return (item for items in self.contents() for item in items)
+        return chain.from_iterable(self.contents())
 
     def _live_iterator(self) -> Iterator[Any]:
         """Iterate as a list's iterator does: by position, seeing what is changed meanwhile."""
@@ -220,5 +220,6 @@ def _whole(other: Any) -> Any:
     return other.whole() if isinstance(other, SpreadContent) else other
 
 
-# what Python's own messages are to name
+# what Python's own messages are to name, and help() to say
 SpreadList.__name__ = "list"
+SpreadList.__doc__ = list.__doc__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from itertools import chain
 from reprlib import recursive_repr
 from typing import Any
 
@@ -12,7 +13,7 @@ from richstore.nodes.base import view as visible
 from richstore.nodes.spread.base import SpreadContent
 from richstore.pages import entry_form, entry_name, page_name
 
-__all__ = ["SpreadDict", "SpreadSet", "page_with"]
+__all__ = ["SpreadDict", "SpreadSet", "element", "page_with"]
 
 _MISSING: Any = object()
 
@@ -41,6 +42,17 @@ def page_with(content: SpreadContent, key: Any) -> int | None:
             with content._tracker().view() as view:
                 stored = view.get(name)
     return None if stored is None else int.from_bytes(stored, "big")
+
+
+def element(key: Any) -> Any:
+    """Return what a set looks for when it is asked for a key: for a set its frozenset."""
+    try:
+        hash(key)
+    except TypeError:
+        if not isinstance(key, set):
+            raise
+        return frozenset(key)
+    return key
 
 
 def _length(content: SpreadContent) -> int:
@@ -79,9 +91,20 @@ class _Keyed(SpreadContent):
 
     def _iterate(self, reverse: bool) -> Iterator[Any]:
         if self.transaction() is None:
-            for content in self.contents(reverse):
-                yield from reversed(content) if reverse else content
-            return
+            return self._chain(iter, reverse)
+        return self._live_keys(reverse)
+
+    def _chain(self, part: Callable[[Any], Any], reverse: bool) -> Iterator[Any]:
+        """Return an iterator, which runs in C, over a part of the content of each page."""
+        contents = self.contents(reverse)
+        if not reverse:
+            return chain.from_iterable(map(part, contents))
+        return chain.from_iterable(
+            reversed(content if part is iter else part(content)) for content in contents
+        )
+
+    def _live_keys(self, reverse: bool) -> Iterator[Any]:
+        """Yield the keys as they are in the caller's transaction."""
         count = len(self)
         for pid in list(self.page_ids(reverse)):
             content = list(self.page(pid))
@@ -111,10 +134,12 @@ class _Values(ValuesView[Any]):
     _mapping: Any
 
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping.pairs())
+        values: Iterator[Any] = self._mapping.values_of_pages()
+        return values
 
     def __reversed__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping.pairs(True))
+        values: Iterator[Any] = self._mapping.values_of_pages(True)
+        return values
 
     def __repr__(self) -> str:
         return f"dict_values({list(self)!r})"
@@ -197,13 +222,16 @@ class SpreadDict(_Keyed):
         return self._iterate(True)
 
     def pairs(self, reverse: bool = False) -> Iterator[tuple[Any, Any]]:
-        """Yield the items."""
+        """Return an iterator over the items."""
         if self.transaction() is None:
-            for content in self.contents(reverse):
-                yield from reversed(content.items()) if reverse else content.items()
-            return
-        for key in self._iterate(reverse):
-            yield key, self[key]
+            return self._chain(dict.items, reverse)
+        return ((key, self[key]) for key in self._live_keys(reverse))
+
+    def values_of_pages(self, reverse: bool = False) -> Iterator[Any]:
+        """Return an iterator over the values."""
+        if self.transaction() is None:
+            return self._chain(dict.values, reverse)
+        return (self[key] for key in self._live_keys(reverse))
 
     def keys(self) -> Any:
         """Return a view of the keys."""
@@ -271,6 +299,9 @@ class SpreadSet(_Keyed):
     builtin = set
     __hash__ = None  # type: ignore[assignment]
 
+    def __contains__(self, key: Any) -> bool:
+        return super().__contains__(element(key))
+
     def __eq__(self, other: object) -> Any:
         if not isinstance(other, (set, frozenset)):
             return NotImplemented
@@ -317,7 +348,8 @@ for _view, _whole_view in ((_Keys, _whole_keys), (_Items, _whole_items)):
     ):  # fmt: skip
         setattr(_view, _name, _on_whole(_name, _whole_view))
 
-# what Python's own messages are to name
+# what Python's own messages are to name, and help() to say
+SpreadDict.__doc__, SpreadSet.__doc__ = dict.__doc__, set.__doc__
 for _cls, _shown in (
     (SpreadDict, "dict"),
     (SpreadSet, "set"),

@@ -18,7 +18,7 @@ from richstore.nodes.adopt import ATOMS
 from richstore.nodes.change import Edit, apply
 from richstore.nodes.plain import plain
 from richstore.nodes.spread.lists import SpreadList
-from richstore.nodes.spread.mappings import SpreadDict, page_with
+from richstore.nodes.spread.mappings import SpreadDict, element, page_with
 from richstore.pages import (
     STEP,
     Directory,
@@ -458,13 +458,14 @@ def set_update(tx: Transaction, node: Node, items: list[Any]) -> None:
 
 
 def set_discard(tx: Transaction, node: Node, item: Any) -> None:
+    item = element(item)
     record = _keyed(tx, node, item)
     if record is not None:
         _remove(tx, node, record, item, op.set_discard)
 
 
 def set_remove(tx: Transaction, node: Node, item: Any) -> None:
-    if _keyed(tx, node, item) is None:
+    if _keyed(tx, node, element(item)) is None:
         raise KeyError(item)
     set_discard(tx, node, item)
 

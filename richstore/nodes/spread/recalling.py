@@ -116,7 +116,8 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, dict):
         found += [*value, *value.values()]
     elif isinstance(value, (list, tuple, set, frozenset)):
-        found += value
+        # not +=, which would ask a stored set to add itself to a list
+        found.extend(value)
     found += getattr(value, "__dict__", {}).values()
     return [one for one in found if type(one) not in ATOMS]
 
