@@ -190,6 +190,9 @@ class Kind(Protocol):
     def scan(self, node: Node, adopt: Callable[[Any], Any]) -> list[Node]:
         """Return the nodes the working content refers to; `adopt` makes nodes of strays."""
 
+    def is_flat(self, node: Node) -> bool:
+        """Tell whether it is quickly seen that the working content refers to no nodes."""
+
     def hashed(self, node: Node) -> list[Node]:
         """Return the nodes that the container hashes: its keys, or elements of a set."""
 

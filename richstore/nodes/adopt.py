@@ -25,7 +25,7 @@ from richstore.nodes.base import node_of
 from richstore.tracker import Node, Record, Spread
 from richstore.transaction import Transaction
 
-__all__ = ["ATOMS", "Adopter", "is_atom"]
+__all__ = ["ATOMS", "FEW", "Adopter", "is_atom"]
 
 # Steps from the value that is adopted, innermost last.
 Path: TypeAlias = "tuple[Path, str] | None"
@@ -40,6 +40,9 @@ ATOMS: frozenset[type] = frozenset(
         pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath,
     )
 )  # fmt: skip
+
+# So many items are looked at without a thought.
+FEW = 32
 
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 _IMMUTABLE_BASES = (int, str, float, bytes, complex, datetime.date, datetime.time, decimal.Decimal)

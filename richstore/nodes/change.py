@@ -118,6 +118,8 @@ def apply(
         return SPREAD[operation](transaction, node, *arguments)
     record = node.record
     assert record is not None
+    if kids is None and removes and node.kind.is_flat(node):
+        kids = []
     edit = Edit(transaction, record)
     try:
         result = operation(edit, node, *arguments)

@@ -23,7 +23,7 @@ from typing import Any
 
 from richstore.codec import records
 from richstore.nodes import operations as op
-from richstore.nodes.adopt import ATOMS, HANDLERS, SIMPLE, Adopter
+from richstore.nodes.adopt import ATOMS, FEW, HANDLERS, SIMPLE, Adopter
 from richstore.nodes.base import (
     BaseProxy,
     get_node,
@@ -251,6 +251,11 @@ class ContainerKind(ABC):
             elif isinstance(item, (tuple, frozenset)):
                 kids += nodes_in(item)
         return kids
+
+    def is_flat(self, node: Node) -> bool:
+        """Tell whether it is quickly seen that the container refers to no nodes."""
+        work = node.work
+        return len(work) <= FEW and not self.members(work)
 
     def members(self, content: Any) -> Iterable[Any]:
         """Return all that may be or hold a face."""

@@ -200,6 +200,10 @@ class GenericKind:
             # born in this transaction: it has no other content
             self.take(node, saved)
 
+    def is_flat(self, node: Node) -> bool:
+        """Return False: what such an object refers to is for its own methods to say."""
+        return False
+
     def scan(self, node: Node, adopt: Any) -> list[Node]:
         """Return the nodes that the object refers to."""
         if self.base is None:

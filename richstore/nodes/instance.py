@@ -29,7 +29,7 @@ from typing import Any
 from richstore.codec import records
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
-from richstore.nodes.adopt import ATOMS, Adopter
+from richstore.nodes.adopt import ATOMS, FEW, Adopter
 from richstore.nodes.attributes import (
     MISSING,
     AttributeDict,
@@ -198,6 +198,13 @@ class InstanceKind:
             found = map(node_of, records.faces_in(self._reduction(node), is_face))
             kids += [kid for kid in found if kid is not None and kid is not node]
         return kids
+
+    def is_flat(self, node: Node) -> bool:
+        """Tell whether it is quickly seen that the attributes refer to no nodes."""
+        if not self.is_simple or not self.keeps_fragment:
+            return False
+        state = self.layout.dict_descriptor.__get__(node.face)
+        return len(state) <= FEW and ATOMS.issuperset(map(type, state.values()))
 
     def _reduction(self, node: Node) -> Any:
         """Return what the class itself wants to be pickled of an instance.
