@@ -135,14 +135,18 @@ def _flat(run: _Rows) -> list[Measure]:
         ("", 1.5, "warm"),
         (", fresh", 2.0, "from a freshly opened store"),
     ):
-        for name, what, kind in _FLAT:
-            sizes = run.sizes("containers", what + suffix, kind) or [10, _LARGEST]
-            large, small = (
-                run.one("containers", what + suffix, kind, size, "off")
-                for size in (sizes[-1], sizes[0])
-            )
-            label = f"{name}, {kind} of {sizes[-1]:,} against {sizes[0]:,}, one commit each, {when}"
-            found.append(Measure(label, target, ratio(large, small)))
+        for asked in ("full", "off"):
+            for name, what, kind in _FLAT:
+                sizes = run.sizes("containers", what + suffix, kind) or [10, _LARGEST]
+                large, small = (
+                    run.one("containers", what + suffix, kind, size, asked)
+                    for size in (sizes[-1], sizes[0])
+                )
+                label = (
+                    f"{name}, {kind} of {sizes[-1]:,} against {sizes[0]:,}, one commit each,"
+                    f' {when}, `synchronous="{asked}"`'
+                )
+                found.append(Measure(label, target, ratio(large, small)))
     return found
 
 
