@@ -583,23 +583,44 @@ class Transaction:
         if stayed and record not in seen and self._is_part(record, seen):
             return True
         # it may have been put into another place as well
+        return any(
+            node in reachable(self, other) and self._is_part(other, seen)
+            for other in self._changed_records() - seen - {record}
+        )
+
+    def _changed_records(self) -> set[Record]:
         changed = {one.record for one in self.touched if one.record is not None}
         for level in self.levels:
             changed.update(one.record for one in level.births if one.record is not None)
-        return any(
-            node in reachable(self, other) and self._is_part(other, seen)
-            for other in changed - seen - {record}
-        )
+        return changed
 
     def _is_part(self, record: Record, seen: set[Record]) -> bool:
         """Tell whether a record is part of a value still."""
         seen.add(record)
         owner = record.owner
         if owner is None:
-            return True
+            return record.count is None or self._is_referred_to(record, seen)
         # otherwise the container has become a whole one, or another, and refers to what it holds
         spread = isinstance(owner.work, Spread) and belongs(record, owner.work)
         return spread and self._is_attached(owner, seen)
+
+    def _is_referred_to(self, record: Record, seen: set[Record]) -> bool:
+        """Tell whether a part of a value refers to a shared record.
+
+        References of records that are not loaded are taken for good.
+        """
+        main = record.main
+        changed = self._changed_records()
+        references = record.count or 0
+        for other in {*changed, *self.tracker.live.values()}:
+            before = record.name in other.links
+            if not before and other not in changed:
+                continue
+            now = other not in changed or main in reachable(self, other)
+            if now and other not in seen and self._is_part(other, seen):
+                return True
+            references -= before
+        return references > 0
 
     def take(self, node: Node) -> list[Node] | None:
         """Make a working copy of a node if there is none; its kids are no longer known.

@@ -309,6 +309,8 @@ class _Verifier:
                     if row == records.EXTERNAL:
                         link = records.read_external(link)[3]
                         self.references[link] += 1
+                        if link[:1] != pages.SHARED:
+                            continue  # a value, which is walked by itself
                     todo.append(link)
         return found
 

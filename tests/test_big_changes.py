@@ -450,6 +450,15 @@ def test_an_item_that_moved_out_of_what_went(box: Any) -> None:
         kept = value["one"]
     assert value["one"] is kept
     assert value["one"] == {7, "x"}
+    with box.store.transaction():
+        moved = value["one"]
+        value["new"] = {n: {n} for n in range(N)}
+        value["new"][5] = moved
+        del value["one"]
+        moved.add("y")
+        del value["new"]
+        with pytest.raises(richstore.DetachedError):
+            moved.add("z")
     value["one"] = {7}
     with box.store.transaction():
         moved = value["other"][5]
