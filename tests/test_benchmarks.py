@@ -146,7 +146,7 @@ def test_every_target_is_measured(run: report.Run) -> None:
     missing = [measure.name for measure in found if measure.value is None]
     allowed = ("best peer", "ZODB") + (("bytes", "syncs") if not kernel.strace(Path("log")) else ())
     assert [name for name in missing if not any(word in name for word in allowed)] == []
-    assert len(found) == len({measure.name for measure in found}) == 46
+    assert len(found) == len({measure.name for measure in found}) == 51
 
 
 def test_the_page_is_made_from_the_figures(place: Path) -> None:

@@ -86,11 +86,16 @@ def test_interrupted_wait(engine: LmdbEngine, other: Callable[..., Other]) -> No
     """Ctrl-C ends a wait without timeout, and the lock can be taken later."""
     process = other()
     process.do("t = e.write(None)")
-    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
-        engine.write(None)
-    interrupt.join()
+    # a shell's background jobs ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            engine.write(None)
+        interrupt.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     process.do("t.abort()")
     assert fill(engine, {b"a": b"1"}) == 1
 
