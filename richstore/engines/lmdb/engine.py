@@ -164,11 +164,16 @@ class LmdbEngine:
         try:
             return self.begin().id()  # type: ignore[no-any-return]
         except lmdb.Error as error:
-            # no read transaction to be had; the counter is in the file's head as well
             with self._lock:
                 if self._env is None:
                     raise self.translate(error) from error
-                return self._env.info()["last_txnid"]
+                try:
+                    # the map was growing, and has grown by now
+                    return self.begin().id()  # type: ignore[no-any-return]
+                except lmdb.Error:
+                    # no read transaction to be had; the counter is in the file's head as well,
+                    # where it is a moment ahead of what new readers see
+                    return self._env.info()["last_txnid"]
 
     def read(self) -> LmdbReadTransaction:
         """Begin a read transaction on the latest committed state."""
