@@ -1,5 +1,6 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from richstore.copying import restore
 from richstore.errors import (
     ClosedError,
     ConflictError,
@@ -38,5 +39,6 @@ __all__ = [
     "is_tracked",
     "open",
     "plain",
+    "restore",
     "transactional",
 ]

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from richstore.codec import records
+from richstore.copying import copy_file
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
@@ -112,6 +113,11 @@ def open(
                 raise
         tracker.timeout = timeout
         return Store(tracker, timeout, readonly=flag == "r")
+
+
+def _compact_file(path: str) -> None:
+    with open(path, "w") as store:
+        store.compact()
 
 
 def _tracker_of(file: LmdbEngine, flag: str, cache_size: int) -> Tracker:
@@ -488,11 +494,15 @@ class Store(Reading, MutableMapping[Any, Any]):
 
     # --- upkeep ---
 
-    def verify(self) -> Report:
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Walk every record of the last committed state and report what does not fit together.
 
         It checks envelopes and checksums, counts, and references both ways. Others may go on
         writing meanwhile. It takes time and memory in proportion to the number of records.
+
+        Args:
+            progress: a function that is told the records and bytes so far, now and then and at the
+                end; an exception in it ends the walk.
 
         Returns:
             The report; `report.ok` tells whether all is well.
@@ -503,7 +513,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._outside("verify")
         view = self._tracker.engine.read()
         try:
-            return verify(view, user_key)
+            return verify(view, user_key, progress)
         finally:
             view.close()
 
@@ -520,6 +530,46 @@ class Store(Reading, MutableMapping[Any, Any]):
         """
         self._outside("compact")
         return int(self._run(lambda transaction: compact(transaction)))
+
+    def backup(
+        self, target: str | os.PathLike[str], *, compact: bool = False, replace: bool = False
+    ) -> Report:
+        """Copy the last committed state into a file, which is a store like this one.
+
+        Others may go on writing meanwhile. The copy has no free pages. It gets its name when it is
+        complete, on the disk and verified: no name ever belongs to half a copy.
+
+        Args:
+            target: the path of the copy.
+            compact: whether to leave out what deleted values have left behind as well, which takes
+                a second copy.
+            replace: whether a file that is there already may be replaced.
+
+        Returns:
+            What verifying the copy found; it is well.
+
+        Raises:
+            FileExistsError: the target exists, and `replace` is False.
+            OSError: the target is open in this process, or cannot be written.
+            CorruptionError: what was copied is damaged; there is no new file.
+            RuntimeError: the caller is inside a transaction.
+
+        Example:
+            >>> import richstore, tempfile, os
+            >>> with tempfile.TemporaryDirectory() as directory:
+            ...     with richstore.open(os.path.join(directory, "shops")) as store:
+            ...         store["shops"] = ["shop1"]
+            ...         report = store.backup(os.path.join(directory, "copy"))
+            ...     with richstore.open(os.path.join(directory, "copy")) as copy:
+            ...         report.values, copy["shops"]
+            (1, ['shop1'])
+        """
+        self._outside("backup")
+        path = os.fspath(target)
+        if not isinstance(path, str):
+            raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
+        finish = _compact_file if compact else None
+        return copy_file(self._tracker.engine, path, replace=replace, compact=finish)
 
     def stats(self) -> Stats:
         """Return figures on the store, its file and this process's cache; safe at any time."""

@@ -1,9 +1,8 @@
 """`Store.verify()`: walk every record of a state, and tell what does not fit together.
 
 Records are read without their classes, so that a store can be verified whatever can be imported.
-What
-belongs to deleted values and waits to be reclaimed is no problem; all else that no value reaches
-is.
+What belongs to deleted values and waits to be reclaimed is no problem; all else that no value
+reaches is.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, 
 from richstore.tracker import AFTER_ROOT, COUNT_KEY, ROOT
 
 __all__ = ["Report", "verify"]
+
+# How many records are walked before progress is told again.
+_TOLD = 32
 
 
 @dataclass
@@ -69,18 +71,32 @@ class _Cells:
         raise AssertionError(name)
 
 
-def verify(view: Any, user_key: Callable[[bytes, bytes | None], Any]) -> Report:
+def verify(
+    view: Any,
+    user_key: Callable[[bytes, bytes | None], Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
     """Return a report on the state of a read transaction.
 
     Args:
         view: the read transaction.
         user_key: turns the engine key of a value, and its stored key, into the user's key.
+        progress: is told the records and bytes so far, now and then and at the end.
     """
-    return _Verifier(view, user_key).run()
+    report = _Verifier(view, user_key, progress).run()
+    if progress is not None:
+        progress(report.records, report.bytes)
+    return report
 
 
 class _Verifier:
-    def __init__(self, view: Any, user_key: Callable[[bytes, bytes | None], Any]) -> None:
+    def __init__(
+        self,
+        view: Any,
+        user_key: Callable[[bytes, bytes | None], Any],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.progress = progress
         self.view = view
         self.user_key = user_key
         # the value that is being walked, for the problems
@@ -172,6 +188,8 @@ class _Verifier:
             return None
         self.report.records += 1
         self.report.bytes += len(stored)
+        if self.progress is not None and self.report.records % _TOLD == 0:
+            self.progress(self.report.records, self.report.bytes)
         try:
             parts = records.parse(name, stored)
         except (CorruptionError, FormatError, ValueError, IndexError) as error:

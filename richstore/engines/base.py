@@ -65,6 +65,13 @@ class ReadTransaction(Protocol):
         Inside a write transaction the iterator stays valid while the transaction is written to.
         """
 
+    def copy(self, fd: int) -> bool:
+        """Write a file with the state of this view, without free pages, to a descriptor.
+
+        Returns:
+            False, and nothing was written, when the engine has no files.
+        """
+
     def close(self) -> None:
         """End the view; calling it again does nothing."""
 

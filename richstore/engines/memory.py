@@ -70,6 +70,10 @@ class MemoryReadTransaction:
             else:
                 low = item[0] + b"\0"
 
+    def copy(self, fd: int) -> bool:
+        """Write nothing: there is no file."""
+        return False
+
     def close(self) -> None:
         """End the view; calling it again does nothing."""
         if self._open:

@@ -229,6 +229,19 @@ class LmdbEngine:
             except lmdb.Error as error:
                 raise self.translate(error) from error
 
+    def copy(self, fd: int, txn: Any) -> None:
+        """Write a copy of what a read transaction sees to a descriptor, without free pages.
+
+        Nobody can close the file meanwhile; others can write.
+        """
+        with self._lock:
+            self._check_open()
+            assert self._env is not None
+            try:
+                self._env.copyfd(fd, compact=True, txn=txn)
+            except lmdb.Error as error:
+                raise self.translate(error) from error
+
     def reopen_after_fork(self) -> None:
         """Open the file again in the child of a fork; does nothing if that has been done."""
         with self._lock:

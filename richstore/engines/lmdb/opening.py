@@ -14,7 +14,7 @@ from richstore.engines.lmdb.engine import LmdbEngine, registry
 from richstore.engines.lmdb.environment import SYNCHRONOUS
 from richstore.engines.netfs import refuse_network
 
-__all__ = ["open_lmdb"]
+__all__ = ["is_open", "open_lmdb"]
 
 
 def open_lmdb(
@@ -94,3 +94,13 @@ def open_lmdb(
             engine.close()
             raise
     return engine
+
+
+def is_open(path: str) -> bool:
+    """Tell whether this process has a file open, under whichever name."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    with registry.lock:
+        return registry.get((status.st_dev, status.st_ino)) is not None

@@ -98,6 +98,11 @@ class LmdbReadTransaction:
         except lmdb.Error as error:
             raise self._engine.translate(error) from error
 
+    def copy(self, fd: int) -> bool:
+        """Write a file with the state of this view, without free pages, to a descriptor."""
+        self._engine.copy(fd, self.txn)
+        return True
+
     def scan(
         self, start: bytes, stop: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:

@@ -1,0 +1,193 @@
+"""Copies of whole files: `Store.backup()` and `restore()`.
+
+The rule: a copy gets its final name when it is complete, on the disk and verified, and not before.
+Until then it lies beside it under a name of its own, which an interrupted copy leaves behind as
+`<name>.<random>.part`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+from richstore.engines.base import Engine
+from richstore.engines.lmdb import is_open, open_lmdb
+from richstore.errors import CorruptionError, FormatError
+from richstore.mapping import user_key
+from richstore.tracker import FORMAT_KEY, LOG_KEY
+from richstore.verification import Report, verify
+
+__all__ = ["copy_file", "restore"]
+
+
+def restore(
+    backup: str | os.PathLike[str], target: str | os.PathLike[str], *, replace: bool = False
+) -> Report:
+    """Put a copy of a backup, verified, where a store is to be.
+
+    The backup stays. No process may have the target open when it is replaced: one that has goes on
+    with the old file, which has no name any more.
+
+    Args:
+        backup: a file that `Store.backup` made, or any store's file.
+        target: the path of the store.
+        replace: whether a file that is there already may be replaced.
+
+    Returns:
+        What verifying the new file found; it is well.
+
+    Raises:
+        FileExistsError: the target exists, and `replace` is False.
+        OSError: the target is open in this process; or a file cannot be read or written.
+        CorruptionError: the backup is damaged; the target is as it was.
+        FormatError: the backup is no store.
+
+    Example:
+        >>> import richstore, tempfile, os
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path, copy = os.path.join(directory, "shops"), os.path.join(directory, "copy")
+        ...     with richstore.open(path) as store:
+        ...         store["shops"] = ["shop1"]
+        ...         report = store.backup(copy)
+        ...         del store["shops"]
+        ...     report = richstore.restore(copy, path, replace=True)
+        ...     with richstore.open(path) as store:
+        ...         store["shops"]
+        ['shop1']
+    """
+    source = open_lmdb(os.fspath(backup), "r", synchronous="full", timeout=None)
+    try:
+        return copy_file(source, os.fspath(target), replace=replace)
+    finally:
+        source.close()
+
+
+def copy_file(
+    engine: Engine, target: str, *, replace: bool, compact: Callable[[str], None] | None = None
+) -> Report:
+    """Copy the last committed state of an engine into a file, and verify that.
+
+    Args:
+        engine: what is copied; others may go on writing.
+        target: the path of the copy.
+        replace: whether a file that is there already may be replaced.
+        compact: takes what deleted values have left out of a file; None leaves it there.
+
+    Returns:
+        What verifying the copy found.
+
+    Raises:
+        FileExistsError: the target exists, and `replace` is False.
+        OSError: it is open in this process, or a file cannot be written.
+        CorruptionError: the copy is not well; there is no file under the target's name.
+    """
+    target = os.path.abspath(target)
+    _check_target(target, replace)
+    with _part(target) as part:
+        _copy(engine, part)
+        if compact is not None:
+            compact(part)
+            source = open_lmdb(part, "r", synchronous="full", timeout=None)
+            try:
+                with _part(target) as smaller:
+                    _copy(source, smaller)
+                    os.replace(smaller, part)
+            finally:
+                source.close()
+        report = _verified(part, target)
+        _publish(part, target, replace)
+    return report
+
+
+def _check_target(target: str, replace: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if not replace:
+        raise FileExistsError(
+            errno.EEXIST, "the file exists; give another name, or replace=True", target
+        )
+    if is_open(target):
+        raise OSError(errno.EBUSY, "the file is open in this process; close that store", target)
+
+
+@contextlib.contextmanager
+def _part(target: str) -> Iterator[str]:
+    """Give the name of a new empty file beside the target; it is removed unless it was renamed."""
+    directory, name = os.path.split(target)
+    fd, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=directory)
+    os.close(fd)
+    try:
+        yield part
+    finally:
+        for leftover in (part, f"{part}-lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
+
+
+def _copy(engine: Engine, part: str) -> None:
+    """Fill an empty file with what an engine has, durably."""
+    view = engine.read()
+    try:
+        if view.get(FORMAT_KEY) is None:
+            raise FormatError(f"{engine.path} is not a store of richstore, so it is not copied")
+        fd = os.open(part, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            is_copied = view.copy(fd)
+        finally:
+            os.close(fd)
+        copy = open_lmdb(part, "c", synchronous="full", timeout=None)
+        try:
+            transaction = copy.write(None)
+            try:
+                if not is_copied:
+                    transaction.put_many(view.scan(b"\0", None))
+                # commits of the copy have numbers of their own
+                transaction.delete(LOG_KEY)
+                transaction.commit()
+            finally:
+                transaction.abort()
+        finally:
+            copy.close()
+    finally:
+        view.close()
+
+
+def _verified(part: str, target: str) -> Report:
+    engine = open_lmdb(part, "r", synchronous="full", timeout=None)
+    try:
+        view = engine.read()
+        try:
+            report = verify(view, user_key)
+        finally:
+            view.close()
+    finally:
+        engine.close()
+    if not report.ok:
+        raise CorruptionError(
+            f"the copy was not put at {target}, since what was copied is damaged "
+            f"({len(report.problems)} problems): {report.problems[0]}"
+        )
+    return report
+
+
+def _publish(part: str, target: str, replace: bool) -> None:
+    """Give a complete file its name, durably."""
+    if replace:
+        os.replace(part, target)
+    else:
+        try:
+            # unlike a rename it does not replace a file that has come meanwhile
+            os.link(part, target)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise
+            _check_target(target, replace)
+            os.rename(part, target)
+    fd = os.open(os.path.dirname(target), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
