@@ -16,7 +16,7 @@ from richstore import pages
 from richstore.codec import records
 from richstore.errors import CorruptionError, FormatError
 from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
-from richstore.tracker import AFTER_ROOT, COUNT_KEY, ROOT
+from richstore.tracker import AFTER_ROOT, COUNT_KEY, NUMBERS_KEY, ROOT
 
 __all__ = ["Report", "verify"]
 
@@ -122,6 +122,12 @@ class _Verifier:
         count = int.from_bytes(self.view.get(COUNT_KEY) or b"", "little")
         if count != report.values:
             self.problem(f"the store says that it has {count} values, and it has {report.values}")
+        numbers = int.from_bytes(self.view.get(NUMBERS_KEY) or b"", "little")
+        if self.uids and max(self.uids) >= numbers:
+            self.problem(
+                f"numbers up to {max(self.uids)} are in use, and the store would give the number "
+                f"{numbers} next, a second time"
+            )
         waiting = self._waiting()
         for name, stored in self._all(pages.SHARED):
             said = records.count_of(stored)

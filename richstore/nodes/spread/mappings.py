@@ -8,6 +8,7 @@ from reprlib import recursive_repr
 from typing import Any
 
 from richstore.encoding import register_spread
+from richstore.errors import CorruptionError
 from richstore.nodes.base import get_content
 from richstore.nodes.base import view as visible
 from richstore.nodes.spread.base import SpreadContent
@@ -66,7 +67,15 @@ def _has(content: SpreadContent, key: Any) -> bool:
 
 def _get(content: SpreadDict, key: Any, default: Any) -> Any:
     pid = page_with(content, key)
-    return default if pid is None else content.page(pid)[key]
+    if pid is None:
+        return default
+    found = content.page(pid).get(key, _MISSING)
+    if found is _MISSING:
+        raise CorruptionError(
+            f"the index of a dict leads from the key {key!r} to a page that does not have it "
+            f"(spread id {content.cid}, page {pid})"
+        )
+    return found
 
 
 class _Keyed(SpreadContent):
