@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -40,13 +41,23 @@ class Snapshot(Reading):
         (['shop1'], ['shop1', 'shop2'])
     """
 
-    def __init__(self, path: str, transaction: ReadTransaction) -> None:
+    def __init__(
+        self, path: str, transaction: ReadTransaction, max_age: float | None = None
+    ) -> None:
         self._path = path
         self._transaction = transaction
+        self._max_age = max_age
+        self._expired = False
         self._values: dict[bytes, Any] = {}
         self._view = FrozenView(transaction, frozen_value)
         self._lock = threading.RLock()
         self._closed = False
+        self._timer: threading.Timer | None = None
+        if max_age is not None:
+            # it ends while nobody uses it, too: that is when it keeps pages for nothing
+            timer = self._timer = threading.Timer(max_age, _expire, (weakref.ref(self),))
+            timer.daemon = True
+            timer.start()
 
     def __getitem__(self, key: Any) -> Any:
         name = name_of(key)
@@ -91,8 +102,15 @@ class Snapshot(Reading):
             if not self._closed:
                 self._closed = True
                 self._transaction.close()
+                if self._timer is not None:
+                    self._timer.cancel()
 
     def _check_open(self) -> None:
+        if self._closed and self._expired:
+            raise ClosedError(
+                f"this snapshot of {self._path} was ended after its max_age of {self._max_age:g} "
+                f"s, and the value was not loaded before; take a new one, or allow it more time"
+            )
         if self._closed:
             raise ClosedError(
                 f"this snapshot of {self._path} is closed, and the value was not loaded before; "
@@ -122,3 +140,12 @@ class Snapshot(Reading):
         if not getattr(self, "_closed", True):
             warnings.warn(f"unclosed snapshot of {self._path}", ResourceWarning, stacklevel=2)
             self.close()
+
+
+def _expire(reference: weakref.ref[Snapshot]) -> None:
+    """End a snapshot that has reached its greatest age, if it is still there."""
+    snapshot = reference()
+    if snapshot is not None:
+        with snapshot._lock:
+            snapshot._expired = not snapshot._closed
+            snapshot.close()

@@ -478,11 +478,22 @@ class Store(Reading, MutableMapping[Any, Any]):
         told = None if progress is None else Progress(progress)
         return Block(self, self._timeout if timeout is _MISSING else timeout, told)
 
-    def snapshot(self) -> Snapshot:
-        """Return a read-only view of the last committed state; close it, or use it in `with`."""
+    def snapshot(self, *, max_age: float | None = None) -> Snapshot:
+        """Return a read-only view of the last committed state; close it, or use it in `with`.
+
+        Args:
+            max_age: seconds after which it is ended if it is still open, so that it does not keep
+                the space of what is deleted; using it then raises `ClosedError`. None: never.
+
+        Raises:
+            ValueError: `max_age` is not a positive number.
+        """
         if self._closed:
             raise self._closed_error()
-        snapshot = Snapshot(self._tracker.engine.path, self._tracker.engine.read())
+        if max_age is not None and not 0 < max_age <= threading.TIMEOUT_MAX:
+            raise ValueError(f"max_age must be a positive number of seconds, not {max_age!r}")
+        engine = self._tracker.engine
+        snapshot = Snapshot(engine.path, engine.read(), max_age)
         self._snapshots[id(snapshot)] = snapshot
         return snapshot
 

@@ -448,3 +448,36 @@ def test_iteration_while_another_thread_writes(store: Any) -> None:
     thread.join()
     assert failures == []
     assert len(shared) == 100
+
+
+def test_a_snapshot_of_limited_age(box: Any) -> None:
+    """A snapshot with max_age ends by itself, lets go of its pages, and says why it ended."""
+    box.store["k"] = [1]
+    box.store["other"] = [2]
+    view = box.store.snapshot(max_age=0.15)
+    loaded = view["k"]
+    box.store["k"].append(2)
+    assert box.store.stats().readers == 1
+    until = time.monotonic() + 5
+    while box.store.stats().readers and time.monotonic() < until:
+        time.sleep(0.01)
+    assert box.store.stats().readers == 0
+    assert loaded == [1]
+    for use in (lambda: view["other"], lambda: len(view), lambda: list(view)):
+        with pytest.raises(richstore.ClosedError, match=r"max_age of 0\.15 s"):
+            use()
+    view.close()
+
+
+def test_a_snapshot_that_is_closed_in_time(box: Any) -> None:
+    """Closing before max_age leaves no thread, and the error is that of a closed snapshot."""
+    box.store["k"] = [1]
+    with box.store.snapshot(max_age=60) as view:
+        assert view["k"] == [1]
+    with pytest.raises(richstore.ClosedError) as caught:
+        len(view)
+    assert "max_age" not in str(caught.value)
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="max_age"):
+            box.store.snapshot(max_age=wrong)
+    assert box.store.stats().readers == 0
