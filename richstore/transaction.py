@@ -40,6 +40,7 @@ from richstore.errors import (
     DetachedError,
     LockTimeoutError,
     ReadOnlyError,
+    RichStoreError,
 )
 from richstore.pages import CELL, PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
@@ -474,8 +475,13 @@ class Transaction:
     def _take_back(self, level: Savepoint) -> None:
         """Undo what was flushed in a level."""
         if level is not self.levels[0]:
-            for cid, (first, last) in level.flushed.items():
-                delete_pages(self.engine, cid, first, last)
+            try:
+                for cid, (first, last) in level.flushed.items():
+                    delete_pages(self.engine, cid, first, last)
+            except (OSError, RichStoreError):
+                # after a failed write the engine takes nothing more, and cannot commit: the disk
+                # stays as it is, and what is in memory is put back here
+                self.engine.abort()
         for name in [name for name in list(self.tracker.live) if name[:1] == PAGE]:
             cid, pid = int.from_bytes(name[1:9], "big"), int.from_bytes(name[9:], "big")
             first, last = level.flushed.get(cid, (1, 0))

@@ -365,12 +365,31 @@ class LmdbEngine:
                     self._env.reader_check()
                 elif isinstance(error, lmdb.MapResizedError):
                     self.grow()
+                elif isinstance(error, lmdb.PanicError):
+                    self._begin_anew()
                 elif not isinstance(error, lmdb.InvalidParameterError):
                     # (that one: another thread was growing the map, and has done so by now)
                     raise error
                 return begin()
             except lmdb.Error as again:
                 raise self.translate(again) from again
+
+    def _begin_anew(self) -> None:
+        """Open the environment again: LMDB refuses to go on with one whose head was not written.
+
+        Read transactions of this process end; what they read may no longer be what is there.
+        """
+        env = self._env
+        assert env is not None
+        self.begin = self._begin_without_environment
+        for handle in list(self.readers):
+            reader = handle()
+            if reader is not None:
+                reader.close()
+        size = env.info()["map_size"]
+        env.close()
+        self._env = None
+        self._open_environment([size])
 
     def grow(self) -> None:
         """Make the map twice as large, and at least twice as large as the file.

@@ -176,16 +176,32 @@ def translate(error: lmdb.Error, path: str, *, closed: bool = False) -> Exceptio
         return CorruptionError(f"{path} is damaged ({error}); restore it from a copy")
     if "closed/deleted/dropped" in str(error):
         return ClosedError("this transaction has ended; begin a new one")
+    if isinstance(error, lmdb.PanicError):
+        return OSError(errno.EIO, "writing the head of the file failed", path)
     code = getattr(error, "code", 0)
+    if code == errno.EIO and _is_full(path):
+        # a write that was cut short, as LMDB sees it
+        code = errno.ENOSPC
     if code > 0:
         return OSError(code, os.strerror(code), path)
     return RichStoreError(f"{path}: {error}")
 
 
+def _is_full(path: str) -> bool:
+    """Tell whether the file system has no room for a transaction of any size."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _ROOM
+
+
+# Bytes that are free where a disk is not full.
+_ROOM = 1 << 20
+
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
-    lmdb.PanicError,
     lmdb.PageFullError,
     lmdb.CursorFullError,
     lmdb.BadTxnError,

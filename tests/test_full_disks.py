@@ -1,0 +1,176 @@
+"""Full and failing disks: the call that meets one says so, and memory is what the disk is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import check_store, child_environment
+
+import richstore
+
+plain = richstore.plain
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of three megabytes."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(directory)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted: that needs root")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+CHANGES = {
+    "append": lambda store, n: store["log"].append({"n": n, "text": "x" * 2000}),
+    "large string": lambda store, n: store.__setitem__(("text", n), "x" * 300_000),
+    "extend": lambda store, n: store["log"].extend({"n": m, "t": "x" * 99} for m in range(3000)),
+    "dict": lambda store, n: store["table"].update((f"{n} {m}", "x" * 99) for m in range(500)),
+    "assign": lambda store, n: store.__setitem__(("big", n), [[m] for m in range(9000)]),
+}
+
+
+# how many of them do not fit
+MANY = {"append": 1500, "large string": 12, "extend": 12, "dict": 40, "assign": 20}
+
+
+@pytest.mark.parametrize("synchronous", ["full", "off"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_full_disk(small_disk: Path, change: str, synchronous: str) -> None:
+    """A change that finds no room raises ENOSPC and undoes itself; with room it works again."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(MEGABYTE))
+    with richstore.open(small_disk / "store", synchronous=synchronous) as store:
+        store["log"], store["table"], store["kept"] = [], {}, {"a": [1, 2]}
+        for n in range(2000):
+            before = {key: plain(store[key]) for key in store}
+            try:
+                CHANGES[change](store, n)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC, error
+                break
+        else:
+            raise AssertionError("the disk was never full")
+        # memory, and what others read, is what it was
+        assert {key: plain(store[key]) for key in store} == before
+        with store.snapshot() as view:
+            assert {key: plain(view[key]) for key in view} == before
+        with pytest.raises(OSError, match=r".") as caught, store.transaction():
+            store["kept"]["a"].append(3)
+            for m in range(MANY[change]):
+                CHANGES[change](store, n + m)
+        assert caught.value.errno == errno.ENOSPC
+        assert {key: plain(store[key]) for key in store} == before
+        check_store(store)
+        ballast.unlink()
+        CHANGES[change](store, n)
+        store["kept"]["a"].append(3)
+        now = {key: plain(store[key]) for key in store}
+        assert now["kept"] == {"a": [1, 2, 3]}
+    with richstore.open(small_disk / "store", "r") as store:
+        assert {key: plain(store[key]) for key in store} == now
+        check_store(store)
+
+
+def test_a_backup_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """A backup that finds no room raises, and leaves no file behind."""
+    with richstore.open(tmp_path / "store", synchronous="off") as store:
+        store["k"] = ["x" * 1000 for _ in range(9000)]
+        with pytest.raises(OSError) as caught:
+            store.backup(small_disk / "copy")
+        assert caught.value.errno == errno.ENOSPC
+        assert [path.name for path in small_disk.iterdir()] == []
+        check_store(store)
+
+
+# Runs under strace, which lets the n-th call of some system call fail.
+FAILING = """
+import errno, sys, os
+import richstore
+
+store = richstore.open(sys.argv[1], synchronous=sys.argv[2])
+acknowledged = len(store["log"]) if "log" in store else 0
+if not acknowledged:
+    store["log"] = []
+failures = 0
+for n in range(acknowledged, acknowledged + 30):
+    before = len(store["log"])
+    try:
+        store["log"].append({"n": before, "text": "x" * 500})
+    except OSError as error:
+        failures += 1
+        assert error.errno in (errno.EIO, errno.ENOSPC), error
+        assert len(store["log"]) == before, (len(store["log"]), before)
+    rows = richstore.plain(store["log"])
+    assert [row["n"] for row in rows] == list(range(len(rows))), rows
+report = store.verify()
+assert report.ok, report.problems
+print(failures, len(store["log"]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("call", ["pwrite64", "pwritev", "fdatasync", "fsync"])
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC"])
+def test_a_failing_disk(tmp_path: Path, call: str, name: str) -> None:
+    """A write or sync that fails is told, memory is what the disk is, and it works afterwards."""
+    path = tmp_path / "store"
+    with richstore.open(path) as store:
+        store["log"] = []
+    seen = 0
+    for when in ("3", "6+4"):
+        command = [
+            "strace", "-f", "-qq", "-o", "/dev/null",
+            "-e", f"trace={call}", "-e", f"inject={call}:error={name}:when={when}",
+            sys.executable, "-c", FAILING, str(path), "full",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=child_environment(), check=False
+        )
+        if "ptrace" in done.stderr and "not permitted" in done.stderr:
+            pytest.skip("strace may not trace here")
+        assert done.returncode == 0, done.stderr[-2000:]
+        failures, _ = map(int, done.stdout.split())
+        seen += failures
+        with richstore.open(path, "r") as store:
+            rows = plain(store["log"])
+            assert [row["n"] for row in rows] == list(range(len(rows)))
+            check_store(store)
+    if call in ("pwrite64", "fdatasync"):
+        assert seen > 0
+
+
+def test_no_more_open_files(tmp_path: Path) -> None:
+    """When the process may open no more files, open() says EMFILE, and works when it may again."""
+    with richstore.open(tmp_path / "store") as store:
+        store["k"] = [1]
+        taken = []
+        try:
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+        try:
+            with pytest.raises(OSError) as caught:
+                richstore.open(tmp_path / "other")
+            assert caught.value.errno == errno.EMFILE
+            store["k"].append(2)
+        finally:
+            for fd in taken:
+                os.close(fd)
+        assert store["k"] == [1, 2]
+    with richstore.open(tmp_path / "other") as other:
+        other["k"] = 1
