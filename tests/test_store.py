@@ -43,6 +43,7 @@ PUBLIC = {
     "is_tracked",
     "open",
     "plain",
+    "restore",
     "transactional",
 }
 
