@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from richstore.engines.base import Engine
-from richstore.engines.lmdb import is_open, open_lmdb
+from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
 from richstore.tracker import FORMAT_KEY, LOG_KEY
@@ -28,8 +28,7 @@ def restore(
 ) -> Report:
     """Put a copy of a backup, verified, where a store is to be.
 
-    The backup stays. No process may have the target open when it is replaced: one that has goes on
-    with the old file, which has no name any more.
+    The backup stays. No process may have the target open, nor a deleted file of its name.
 
     Args:
         backup: a file that `Store.backup` made, or any store's file.
@@ -41,7 +40,7 @@ def restore(
 
     Raises:
         FileExistsError: the target exists, and `replace` is False.
-        OSError: the target is open in this process; or a file cannot be read or written.
+        OSError: the target is open somewhere; or a file cannot be read or written.
         CorruptionError: the backup is damaged; the target is as it was.
         FormatError: the backup is no store.
 
@@ -81,7 +80,7 @@ def copy_file(
 
     Raises:
         FileExistsError: the target exists, and `replace` is False.
-        OSError: it is open in this process, or a file cannot be written.
+        OSError: it is open somewhere, or a file cannot be written.
         CorruptionError: the copy is not well; there is no file under the target's name.
     """
     target = os.path.abspath(target)
@@ -98,19 +97,16 @@ def copy_file(
             finally:
                 source.close()
         report = _verified(part, target)
-        _publish(part, target, replace)
+        with unused(target):
+            _publish(part, target, replace)
     return report
 
 
 def _check_target(target: str, replace: bool) -> None:
-    if not os.path.lexists(target):
-        return
-    if not replace:
+    if os.path.lexists(target) and not replace:
         raise FileExistsError(
             errno.EEXIST, "the file exists; give another name, or replace=True", target
         )
-    if is_open(target):
-        raise OSError(errno.EBUSY, "the file is open in this process; close that store", target)
 
 
 @contextlib.contextmanager

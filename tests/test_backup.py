@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check_store
+from conftest import check_store, child_environment
 
 import richstore
 
@@ -254,3 +254,37 @@ def test_verifying_tells_how_far_it_is(box: Any) -> None:
     with pytest.raises(LookupError, match="enough"):
         box.store.verify(progress=stop)
     assert box.store.verify().ok
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_file_that_another_process_has_open(tmp_path: Path, deleted: bool) -> None:
+    """No file gets the name of one that another process has open, deleted or not."""
+    path = tmp_path / "store"
+    with richstore.open(path) as store:
+        store["k"] = list(range(50))
+        store.backup(tmp_path / "copy")
+    code = (
+        "import sys, richstore; store = richstore.open(sys.argv[1]); store['k'].append(1); "
+        "print(len(store['k']), flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"51\n"
+        if deleted:
+            path.unlink()
+        with pytest.raises(OSError, match="another process"):
+            richstore.restore(tmp_path / "copy", path, replace=True)
+        assert path.exists() is not deleted
+    finally:
+        other.communicate(b"")
+    richstore.restore(tmp_path / "copy", path, replace=True)
+    with richstore.open(path) as store:
+        assert plain(store["k"]) == list(range(50))
+        store["k"].append(1)
+    with richstore.open(path) as store:
+        assert len(store["k"]) == 51

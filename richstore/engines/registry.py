@@ -41,6 +41,10 @@ class Registry(Generic[E]):
         """Remember an engine that has opened its file."""
         self._engines[key] = engine
 
+    def all(self) -> list[E]:
+        """Return all engines."""
+        return list(self._engines.values())
+
     def remove(self, key: tuple[int, int]) -> None:
         """Forget an engine that has closed its file."""
         del self._engines[key]

@@ -5,7 +5,7 @@ of lmdb leaves it.
 """
 
 from richstore.engines.lmdb.engine import LmdbEngine
-from richstore.engines.lmdb.opening import is_open, open_lmdb
+from richstore.engines.lmdb.opening import open_lmdb, unused
 from richstore.engines.lmdb.transactions import LmdbReadTransaction, LmdbWriteTransaction
 
-__all__ = ["LmdbEngine", "LmdbReadTransaction", "LmdbWriteTransaction", "is_open", "open_lmdb"]
+__all__ = ["LmdbEngine", "LmdbReadTransaction", "LmdbWriteTransaction", "open_lmdb", "unused"]

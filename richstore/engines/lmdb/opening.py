@@ -6,15 +6,18 @@ touched that should not be.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
 
 from richstore.engines.datafile import file_key, open_data_file
 from richstore.engines.lmdb.engine import LmdbEngine, registry
 from richstore.engines.lmdb.environment import SYNCHRONOUS
 from richstore.engines.netfs import refuse_network
 
-__all__ = ["is_open", "open_lmdb"]
+__all__ = ["open_lmdb", "unused"]
 
 
 def open_lmdb(
@@ -96,11 +99,39 @@ def open_lmdb(
     return engine
 
 
-def is_open(path: str) -> bool:
-    """Tell whether this process has a file open, under whichever name."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return False
+@contextlib.contextmanager
+def unused(path: str) -> Iterator[None]:
+    """Keep everybody from opening a file while another one gets its name.
+
+    LMDB keeps what the processes on a file share in the lock file beside it, and that goes by name:
+    whoever still had the old file open, deleted or not, would mislead all who open the new one.
+
+    Raises:
+        OSError: this process or another has the file open, or one of its name that was deleted.
+    """
+    path = os.path.realpath(path)
     with registry.lock:
-        return registry.get((status.st_dev, status.st_ino)) is not None
+        if any(engine.path == path for engine in registry.all()):
+            raise OSError(errno.EBUSY, "the file is open in this process; close that store", path)
+        try:
+            fd = os.open(f"{path}-lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            try:
+                # every process that has the environment open shares a lock on this byte
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                raise OSError(
+                    errno.EBUSY,
+                    "another process has the file open, or one of that name that was deleted; "
+                    "close it there first",
+                    path,
+                ) from error
+            yield
+            os.unlink(f"{path}-lock")
+        finally:
+            os.close(fd)
