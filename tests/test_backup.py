@@ -288,3 +288,62 @@ def test_a_file_that_another_process_has_open(tmp_path: Path, deleted: bool) -> 
         store["k"].append(1)
     with richstore.open(path) as store:
         assert len(store["k"]) == 51
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_opening_a_file_whose_name_another_process_has_open(tmp_path: Path, replaced: bool) -> None:
+    """A file under the name of one that was deleted or moved away while open cannot be opened."""
+    path = tmp_path / "store"
+    with richstore.open(path) as store:
+        store["k"] = list(range(50))
+        store.backup(tmp_path / "copy")
+    code = (
+        "import sys, richstore; store = richstore.open(sys.argv[1]); "
+        "[(store['k'].append(1), print(len(store['k']), flush=True)) for _ in sys.stdin]"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+        text=True,
+        bufsize=1,
+    )
+    assert other.stdin is not None and other.stdout is not None
+    try:
+        other.stdin.write("append\n")
+        assert other.stdout.readline() == "51\n"
+        with richstore.open(path, "r") as beside:
+            assert len(beside["k"]) == 51
+        if replaced:
+            os.replace(tmp_path / "copy", path)
+        else:
+            path.unlink()
+        for flag in "rwcn":
+            with pytest.raises(OSError, match=r"another process|No such file"):
+                richstore.open(path, flag)
+        other.stdin.write("append\n")
+        assert other.stdout.readline() == "52\n"
+    finally:
+        other.communicate()
+    with richstore.open(path) as store:
+        assert plain(store.get("k")) == (list(range(50)) if replaced else None)
+        store["k"] = [0]
+        store["k"].append(1)
+    with richstore.open(path) as store:
+        assert plain(store["k"]) == [0, 1]
+
+
+def test_opening_a_file_whose_name_this_process_has_open(tmp_path: Path) -> None:
+    """A file that took the place of one that is open here is refused until that is closed."""
+    path = tmp_path / "store"
+    with richstore.open(path) as store:
+        store["k"] = [0]
+        store.backup(tmp_path / "copy")
+        os.replace(tmp_path / "copy", path)
+        with pytest.raises(OSError, match="close the open store first"):
+            richstore.open(path)
+        store["k"].append(1)
+        assert plain(store["k"]) == [0, 1]
+    with richstore.open(path) as store:
+        assert plain(store["k"]) == [0]

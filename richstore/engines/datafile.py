@@ -19,7 +19,7 @@ import time
 
 from richstore.errors import FormatError, LockTimeoutError
 
-__all__ = ["check_header", "file_key", "open_data_file", "wait_for_lock"]
+__all__ = ["check_header", "check_lock_file", "file_key", "open_data_file", "wait_for_lock"]
 
 _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
@@ -92,6 +92,60 @@ def file_key(fd: int) -> tuple[int, int]:
     """Return what tells this file from every other one that exists now."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
+
+
+def check_lock_file(fd: int, path: str) -> None:
+    """Mark the data file as open, and see that the lock file beside it is not another file's.
+
+    What the processes on a file share is in the lock file, which goes by name. Where the data file
+    was deleted or replaced while a process had it open, that process would mislead all others: they
+    would begin at states of another file, and lose commits. So each holds a shared lock on a byte
+    far behind the end of the data file itself, and one who finds the lock file in use, and nobody
+    else on the data file, does not open it. (Locks of the open file: closing another descriptor
+    does not give them up. Where the system has none, nothing is checked.)
+
+    Raises:
+        OSError: another process has a file open that had this name.
+    """
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        return
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock_of(fcntl.F_RDLCK, _MARK))
+    try:
+        lock = os.open(f"{path}-lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # LMDB will make it, or say why not
+    try:
+        # a process that is just ending may give up the two one after the other
+        deadline = time.monotonic() + _ENDING
+        while _is_locked(lock, 0) and not _is_locked(fd, _MARK):
+            if time.monotonic() > deadline:
+                raise OSError(
+                    errno.EBUSY,
+                    "the file was deleted or replaced while another process has it open (or a "
+                    "program other than richstore has it open); close it there first",
+                    path,
+                )
+            time.sleep(_ENDING / 50)
+    finally:
+        os.close(lock)
+
+
+# Where the mark is; no file is so long.
+_MARK = 1 << 62
+# Seconds for a process to end in.
+_ENDING = 0.5
+# `struct flock`, with the padding that the machine gives it
+_FLOCK = struct.Struct("hhqqi0q")
+
+
+def _flock_of(kind: int, start: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, start, 1, 0)
+
+
+def _is_locked(fd: int, start: int) -> bool:
+    """Tell whether anybody else has a lock on a byte."""
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock_of(fcntl.F_WRLCK, start))
+    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def wait_for_lock(fd: int, path: str, timeout: float | None) -> None:

@@ -136,7 +136,8 @@ class LmdbEngine:
         self._env: lmdb.Environment | None = None
         self.begin: Any = self._begin_without_environment
         self._transaction: type[LmdbWriteTransaction] = LmdbWriteTransaction
-        self._open_environment([map_size] if map_size is not None else map_sizes(path))
+        sizes = [map_size] if map_size is not None else map_sizes(path)
+        self._open_environment(sizes, check_complete=True)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -337,10 +338,15 @@ class LmdbEngine:
 
     # --- the environment ---
 
-    def _open_environment(self, sizes: list[int]) -> None:
+    def _open_environment(self, sizes: list[int], *, check_complete: bool = False) -> None:
         """Open the environment with the first size of map that the system gives."""
         env = open_environment(
-            self._path, self.fd, sizes, writable=self._writable, synchronous=self._synchronous
+            self._path,
+            self.fd,
+            sizes,
+            writable=self._writable,
+            synchronous=self._synchronous,
+            check_complete=check_complete,
         )
         self._env = env
         self.begin = env.begin
@@ -366,7 +372,10 @@ class LmdbEngine:
                 elif isinstance(error, lmdb.MapResizedError):
                     self.grow()
                 elif isinstance(error, lmdb.PanicError):
-                    self._begin_anew()
+                    try:
+                        return begin()  # another thread has been here
+                    except lmdb.PanicError:
+                        self._begin_anew()
                 elif not isinstance(error, lmdb.InvalidParameterError):
                     # (that one: another thread was growing the map, and has done so by now)
                     raise error

@@ -15,6 +15,7 @@ from typing import Any
 
 import lmdb
 
+from richstore.engines.datafile import check_lock_file
 from richstore.errors import (
     ClosedError,
     CorruptionError,
@@ -38,7 +39,13 @@ MAX_READERS = 1024
 
 
 def open_environment(
-    path: str, fd: int, sizes: list[int], *, writable: bool, synchronous: str
+    path: str,
+    fd: int,
+    sizes: list[int],
+    *,
+    writable: bool,
+    synchronous: str,
+    check_complete: bool,
 ) -> lmdb.Environment:
     """Open the environment with the first size of map that the system gives.
 
@@ -48,7 +55,10 @@ def open_environment(
         sizes: bytes of address space to try.
         writable: whether the file may be written.
         synchronous: one of `SYNCHRONOUS`.
+        check_complete: whether to see that no page is missing; this process must not have the
+            writer's lock then.
     """
+    check_lock_file(fd, path)
     for left, size in enumerate(sizes, 1 - len(sizes)):
         try:
             env = lmdb.open(
@@ -71,7 +81,7 @@ def open_environment(
             raise _open_error(error, path) from error
     try:
         env.reader_check()
-        if os.fstat(fd).st_size < _needed(env):
+        if check_complete and os.fstat(fd).st_size < _needed(env):
             _check_complete(path, fd, writable)
     except BaseException:
         env.close()

@@ -77,6 +77,15 @@ def open_lmdb(
                 engine.share(flag, synchronous)
                 os.close(fd)
             else:
+                replaced = any(other.path == path for other in registry.all())
+                if replaced and os.path.lexists(f"{path}-lock"):
+                    raise OSError(
+                        errno.EBUSY,
+                        "the file was replaced while it is open in this process, and its lock "
+                        "file was not; close the open store first, or remove the lock file "
+                        "together with the file",
+                        path,
+                    )
                 engine = LmdbEngine(
                     path,
                     fd,
