@@ -105,6 +105,8 @@ def _walk(transaction: Any, record: Record, found: Reached, *, everything: bool 
                 continue
         below = node.kids
         if below is None:
+            if transaction.shared:
+                _refuse_code(record, node)
             below = node.kids = node.kind.scan(node, adopt)
         if not below:
             nodes.append(node)
@@ -203,8 +205,10 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     for node in todo:
         fragment = node.fragment
         if fragment is None:
+            if transaction.shared:
+                _refuse_code(record, node)
             if pickler is None:
-                pickler = _pickler(record, _with_names(record, todo))
+                pickler = _pickler(record, _with_names(record, todo), transaction)
             fragment = node.kind.encode(node, pickler, made)
             if node.kind.keeps_fragment:
                 node.fragment = fragment
@@ -240,7 +244,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     if face is not None:
         root = records.reference(face[0])
     else:
-        pickler = pickler or _pickler(record, record.faces)
+        pickler = pickler or _pickler(record, record.faces, transaction)
         root = pickler.body(value)
     if pickler is not None:
         pickler.release()
@@ -282,10 +286,20 @@ def _link(main: Node, name: bytes) -> bytes:
     return records.external(main.slot, records.FIRST_CLASS, class_to_bytes(head), name)
 
 
-def _pickler(record: Record, memo: dict[int, tuple[int, Any]]) -> records.RecordPickler:
+def _refuse_code(record: Record, node: Node) -> None:
+    """Raise `CodeOfUserError` if encoding a node runs a user's code, which needs its own thread."""
+    if not node.kind.keeps_fragment:
+        record.alone = True
+        raise records.CodeOfUserError
+
+
+def _pickler(
+    record: Record, memo: dict[int, tuple[int, Any]], transaction: Any
+) -> records.RecordPickler:
     """Return a pickler for a record: a new one, or one that is not in use."""
     free = record.tracker.picklers
     pickler = free.pop() if free else records.RecordPickler()
+    pickler.record = record if transaction.shared else None
     pickler.begin(memo)
     return pickler
 

@@ -21,9 +21,10 @@ from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
 from richstore.errors import ClosedError, EncodingError, ReadOnlyError
+from richstore.group_commit import run
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, FrozenView, frozen_value, plain
-from richstore.nodes.adopt import Adopter
+from richstore.nodes.adopt import Adopter, is_plain
 from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
@@ -31,7 +32,7 @@ from richstore.paging import compact
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats, stats
 from richstore.tracker import FORMAT_KEY, Record, Tracker
-from richstore.transaction import Transaction, current, run
+from richstore.transaction import Transaction, current
 from richstore.verification import Report, verify
 
 __all__ = ["Store", "open"]
@@ -289,7 +290,10 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._check_writable()
         # items of a generator are taken before others have to wait
         value = source_of(value)
-        self._run(lambda transaction: self._assign(transaction, key, name, value))
+        self._run(
+            lambda transaction: self._assign(transaction, key, name, value),
+            lambda: is_plain((key, value)),
+        )
 
     def _assign(self, transaction: Transaction, key: Any, name: bytes, value: Any) -> None:
         tracker = self._tracker
@@ -331,7 +335,7 @@ class Store(Reading, MutableMapping[Any, Any]):
 
     def __delitem__(self, key: Any) -> None:
         name = name_of(key)
-        if not self._run(lambda transaction: self._remove(transaction, name)):
+        if not self._run(lambda transaction: self._remove(transaction, name), lambda: True):
             raise KeyError(key)
 
     def _remove(self, transaction: Transaction, name: bytes) -> bool:
@@ -361,7 +365,7 @@ class Store(Reading, MutableMapping[Any, Any]):
             self._remove(transaction, name)
             return value
 
-        value = self._run(work)
+        value = self._run(work, lambda: True)
         if value is not _MISSING:
             return value
         if default is _MISSING:
@@ -430,9 +434,9 @@ class Store(Reading, MutableMapping[Any, Any]):
 
         self._run(work)
 
-    def _run(self, work: Any) -> Any:
+    def _run(self, work: Any, is_plain: Callable[[], bool] | None = None) -> Any:
         self._check_writable()
-        return run(self._tracker, self._timeout, work)
+        return run(self._tracker, self._timeout, work, is_plain)
 
     def _check_writable(self) -> None:
         if self._closed:

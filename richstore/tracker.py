@@ -31,7 +31,7 @@ import weakref
 from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from richstore import pages
@@ -285,6 +285,7 @@ class Record:
         named: the opcodes that put those into their places.
         stale: whether another process has changed it since it was loaded.
         since: the commit at which that was noticed.
+        alone: whether encoding it runs a user's code, so that its changes join no group.
         size: bytes of its encoded form.
         mirrored: bytes of memory that mirrors of its spread containers keep loaded.
         trail: of a page of a list, the names of the indexes on the way to it when last used.
@@ -297,6 +298,7 @@ class Record:
 
     __slots__ = (
         "__weakref__",
+        "alone",
         "asleep",
         "base",
         "count",
@@ -351,6 +353,7 @@ class Record:
         self.names: dict[str, int] = {}
         self.named: list[bytes] = []
         self.stale = False
+        self.alone = False
         self.since = 0
         self.size = 0
         self.mirrored = 0
@@ -513,6 +516,16 @@ class Tracker:
         self.writer = threading.Lock()
         self.writer_thread: int | None = None
         self.transaction: Any = None
+        # For group commits, see `group_commit`: whether a commit waits for the disk, changes of
+        # other threads, how many threads are likely to change something at the same time, how
+        # many seconds to wait for them, and how many requests the leader is waiting for until
+        # `full` is free.
+        self.slow_commits: bool = getattr(engine, "slow_commits", False)
+        self.requests: deque[Any] = deque()
+        self.expected = 1
+        self.patience = 0.0002
+        self.wanted = 0
+        self.full = threading.Lock()
         self.seen = 0
         self.pending: int | None = None
         self.closed = False
@@ -542,6 +555,22 @@ class Tracker:
         # whether there may be records of deleted values
         self.reclaimable = True
         self.hits = self.misses = 0
+
+    # --- group commits ---
+
+    def wake_next(self) -> None:
+        """Let the first who waits for a leader be one himself, when the writer's lock is free."""
+        try:
+            request = self.requests.popleft()
+        except IndexError:
+            return
+        request.lead()
+
+    def hurry(self) -> None:
+        """Let the leader wait for no more requests."""
+        with suppress(RuntimeError):
+            # another thread may have done it
+            self.full.release()
 
     # --- numbers ---
 
@@ -1141,6 +1170,10 @@ class Tracker:
         self.installed = threading.Condition(self.lock)
         self.writer = threading.Lock()
         self.writer_thread = None
+        self.requests = deque()
+        self.expected = 1
+        self.wanted = 0
+        self.full = threading.Lock()
         self.pending = None
         if self.transaction is not None:
             self.transaction.forked()

@@ -26,7 +26,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -36,7 +36,6 @@ from richstore.encoding import reachable
 from richstore.engines.base import WriteTransaction
 from richstore.errors import (
     ClosedError,
-    ConflictError,
     DetachedError,
     LockTimeoutError,
     ReadOnlyError,
@@ -46,7 +45,7 @@ from richstore.pages import CELL, PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
 from richstore.tracker import Node, Record, Spread, Tracker
 
-__all__ = ["Savepoint", "Transaction", "current", "run"]
+__all__ = ["Savepoint", "Transaction", "current", "detached"]
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -54,9 +53,6 @@ _MISSING: Any = object()
 
 # No page of a container has a larger id.
 _LAST_PAGE = (1 << 64) - 1
-
-# How often a single change is tried again on an engine that cannot lock.
-RETRIES = 100
 
 
 def current(tracker: Tracker) -> Transaction | None:
@@ -122,6 +118,7 @@ class Transaction:
         "reclaimed",
         "reshaped",
         "roots",
+        "shared",
         "task",
         "thread",
         "token",
@@ -139,6 +136,8 @@ class Transaction:
         self.task = _task()
         self.holds = False
         self.committing = False
+        # whether other threads have made changes in it, see `group_commit`
+        self.shared = False
         self.done = False
         self.ended = False
         self.left = False
@@ -241,6 +240,8 @@ class Transaction:
         if self.holds:
             tracker.writer_thread = tracker.transaction = None
             self.holds = tracker.writer.release() is not None  # type: ignore[func-returns-value]
+            if tracker.requests:
+                tracker.wake_next()
         self.ended = True
 
     def forked(self) -> None:
@@ -735,30 +736,3 @@ def detached(node: Node) -> DetachedError:
         f"back; it can still be read. Take the current one from the store, or assign this one to a "
         f"place in it"
     )
-
-
-def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], Any]) -> Any:
-    """Run `work` in the current transaction, or in one of its own.
-
-    An engine that cannot lock may refuse the commit; then the work runs again on the new state.
-    """
-    transaction = current(tracker)
-    if transaction is not None:
-        transaction.check_open()
-        return work(transaction)
-    attempt = 0
-    while True:
-        transaction = Transaction(tracker)
-        try:
-            with transaction:
-                transaction.begin(timeout)
-                result = work(transaction)
-            return result
-        except ConflictError:
-            attempt += 1
-            if attempt == RETRIES or not transaction.committing:
-                raise
-        finally:
-            if not transaction.left:
-                transaction.undo()
-                transaction.leave()

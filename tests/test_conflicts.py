@@ -9,7 +9,7 @@ import pytest
 from sample_classes import Account
 
 import richstore
-from richstore.transaction import RETRIES
+from richstore.group_commit import RETRIES
 
 
 @pytest.fixture

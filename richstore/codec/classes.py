@@ -8,6 +8,7 @@ untouched: cloudpickle itself would write the stored attributes over it.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib
 import io
@@ -29,6 +30,7 @@ __all__ = [
     "is_importable",
     "original_class",
     "resolve",
+    "runs_code",
 ]
 
 _BY_NAME = b"n"
@@ -178,3 +180,35 @@ def _dumps(thing: Any, inside: tuple[Any, ...] = ()) -> bytes:
     buffer = io.BytesIO()
     _ByValuePickler(buffer, (*inside, thing)).dump(thing)
     return buffer.getvalue()
+
+
+# What pickle asks an object for.
+_ASKED = (
+    "__getattribute__",
+    "__getattr__",
+    "__reduce_ex__",
+    "__reduce__",
+    "__getstate__",
+    "__getnewargs_ex__",
+    "__getnewargs__",
+)
+_runs_code: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def runs_code(cls: type) -> bool:
+    """Tell whether pickling an instance runs Python code that is not the standard library's."""
+    found = _runs_code.get(cls)
+    if found is None:
+        asked = [getattr(cls, name, None) for name in _ASKED]
+        found = _runs_code[cls] = (
+            issubclass(cls, (type, types.FunctionType))
+            or cls in copyreg.dispatch_table
+            or any(map(_is_foreign, asked))
+        )
+    return found
+
+
+def _is_foreign(function: Any) -> bool:
+    if not isinstance(function, types.FunctionType):
+        return False
+    return function.__module__.partition(".")[0] not in sys.stdlib_module_names

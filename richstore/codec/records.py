@@ -46,6 +46,7 @@ __all__ = [
     "NARROW_ROW",
     "SET",
     "SPREAD",
+    "CodeOfUserError",
     "Parts",
     "RecordPickler",
     "built_fragment",
@@ -158,10 +159,18 @@ def _get_face(slot: int) -> bytes:
 # --- writing ------------------------------------------------------------------------------------
 
 
+class CodeOfUserError(Exception):
+    """Encoding would run a user's code, in a thread that is not the user's; nobody gets this."""
+
+
 class RecordPickler(pickle.Pickler):
-    """Turns shallow contents into opcodes; `begin` readies it for one record."""
+    """Turns shallow contents into opcodes; `begin` readies it for one record.
+
+    With a `record`, code of users is not run: `CodeOfUserError`, and the record is `alone`.
+    """
 
     def __init__(self) -> None:
+        self.record: Any = None
         self._buffer = io.BytesIO()
         self._faces: dict[int, tuple[int, Any]] = {}
         self._start()
@@ -182,6 +191,9 @@ class RecordPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Store by value the classes and functions that no name finds."""
+        if self.record is not None and classes.runs_code(type(obj)):
+            self.record.alone = True
+            raise CodeOfUserError
         return _reduce_global(obj)
 
     def body(self, content: Any) -> bytes:
@@ -195,7 +207,7 @@ class RecordPickler(pickle.Pickler):
         buffer.truncate()
         try:
             self.dump(content)
-        except EncodingError:
+        except (EncodingError, CodeOfUserError):
             self._start()
             raise
         except Exception as error:

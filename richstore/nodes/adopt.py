@@ -25,7 +25,7 @@ from richstore.nodes.base import node_of
 from richstore.tracker import Node, Record, Spread
 from richstore.transaction import Transaction
 
-__all__ = ["ATOMS", "FEW", "Adopter", "is_atom"]
+__all__ = ["ATOMS", "FEW", "Adopter", "is_atom", "is_plain"]
 
 # Steps from the value that is adopted, innermost last.
 Path: TypeAlias = "tuple[Path, str] | None"
@@ -46,6 +46,35 @@ FEW = 32
 
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 _IMMUTABLE_BASES = (int, str, float, bytes, complex, datetime.date, datetime.time, decimal.Decimal)
+
+
+# What `is_plain` looks at before it says no.
+_MANY = 1000
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether a value is a few built-in containers and atoms, so that none runs code."""
+    todo = [value]
+    seen = 0
+    while todo:
+        one = todo.pop()
+        kind = type(one)
+        if kind in ATOMS:
+            continue
+        if kind is dict:
+            todo += one
+            todo += one.values()
+        elif kind in _BUILTIN:
+            todo += one
+        else:
+            return False
+        seen += len(one) + 1
+        if seen > _MANY:
+            return False
+    return True
+
+
+_BUILTIN = frozenset((list, tuple, set, frozenset))
 
 
 def is_atom(value: Any) -> bool:

@@ -3,7 +3,7 @@
 `change(face, operation, …)` joins the current transaction or begins one of its own, makes the node
 ready to be written, runs the operation on it, and commits if it began the transaction. An operation
 is a function `(edit, node, *arguments)`; `edit.adopt` turns plain values into nodes. An operation
-either does all of its work or none of it.
+either does all of its work or none of it, and may have to do it again: it uses up no argument.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from richstore.errors import EncodingError
+from richstore.group_commit import run
+from richstore.nodes.adopt import is_plain
 from richstore.nodes.base import node_of
 from richstore.pages import Tree
 from richstore.tracker import Node, Record, Spread
-from richstore.transaction import Transaction, current, detached, run
+from richstore.transaction import Transaction, current, detached
 
 __all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]
 
@@ -87,6 +89,7 @@ def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: b
         tracker,
         tracker.timeout,
         lambda transaction: _apply(transaction, node, operation, arguments, removes),
+        None if record.alone else lambda: is_plain(arguments),
     )
 
 

@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from richstore.group_commit import run
 from richstore.nodes.base import node_of
-from richstore.transaction import current, detached, run
+from richstore.transaction import current, detached
 
 __all__ = ["transactional"]
 

@@ -158,6 +158,11 @@ class LmdbEngine:
         """What a commit survives: `full`, `normal` or `off`."""
         return self._synchronous
 
+    @property
+    def slow_commits(self) -> bool:
+        """Whether a commit waits for the disk."""
+        return self._synchronous != "off"
+
     # --- the interface ---
 
     def last_commit(self) -> int:
