@@ -38,6 +38,8 @@ CLASSES = [
 ]
 # How many edges or nodes are tried in search of a short cycle before the first one will do.
 TRIES = 200
+# How many items of a list are shown.
+LAST = 4
 
 
 @dataclass
@@ -135,9 +137,18 @@ class Checker:
         one = self.history[number]
         held = ", of a held value" if one.held else ""
         return (
-            f"T{number} ({one.outcome}{held}, process {one.process}, thread {one.thread}, "
+            f"T{number} ({one.outcome}{held}, process {one.process}, {one.thread}, "
             f"{one.begin} to {one.end})"
         )
+
+    def story(self, number: int) -> str:
+        """Describe a transaction with what it did."""
+        what = []
+        for verb, *rest in self.history[number].ops:
+            if len(rest) == 2 and isinstance(rest[1], list) and len(rest[1]) > LAST:
+                rest[1] = ["…", *rest[1][-LAST:]]
+            what.append(" ".join((verb, *map(str, rest))))
+        return f"{self.name(number)}: {'; '.join(what)}"
 
     # --- each transaction by itself ---
 
@@ -492,13 +503,12 @@ class Checker:
 
     def _explain(self, way: list[int]) -> str:
         """Say for each edge of a cycle what it stands for."""
-        lines = []
         steps = [*way, way[0]] if way[-1] != way[0] else way
         last = next(number for number in steps if number >= 0)
         start = steps.index(last)
         steps = steps[start:-1] + steps[: start + 1]
         parts = [number for number in steps if number >= 0]
-        lines = [f"a cycle of {len(parts) - 1} transactions"]
+        lines = [f"a cycle of {len(parts) - 1} transactions", *map(self.story, parts[1:])]
         for one, other in pairwise(parts):
             labels = self.graph[one].get(other, {})
             reason = f"it had ended before T{other} began (time)"
@@ -510,7 +520,7 @@ class Checker:
                 if kind in labels:
                     reason = text.format(other, *labels[kind])
                     break
-            lines.append(f"{self.name(one)} comes before T{other}: {reason}")
+            lines.append(f"T{one} comes before T{other}: {reason}")
         return "\n    ".join(lines)
 
 
