@@ -20,7 +20,7 @@ from history_runs import run
 
 pytestmark = pytest.mark.timeout(120)
 
-# by what runs: the stores, and for each process what is not as always
+# by what runs: the stores, and for each process what is not as always; some are killed
 MIXES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
     "threads": (["a"], [{"threads": 4}]),
     "threads in memory": (["memory:"], [{"threads": 3, "tasks": 2}]),
@@ -32,7 +32,7 @@ MIXES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
         [
             {"threads": 2, "tasks": 1, "forks": 1},
             {"threads": 1, "tasks": 2},
-            {"threads": 2, "kill_after": 0.6},
+            {"threads": 2, "is_killed": True},
         ],
     ),
     "all of them on two stores": (
@@ -40,7 +40,7 @@ MIXES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
         [
             {"threads": 2, "tasks": 1, "forks": 1},
             {"threads": 1, "tasks": 2},
-            {"threads": 2, "kill_after": 0.6},
+            {"threads": 2, "is_killed": True},
         ],
     ),
 }
@@ -54,9 +54,13 @@ def run_mix(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     paths, processes = MIXES[mix]
-    plans = [
-        {**process, **more, "seed": seed * 10 + number} for number, process in enumerate(processes)
-    ]
+    dice = random.Random(seed)
+    plans = []
+    for number, process in enumerate(processes):
+        plan = {**process, **more, "seed": seed * 10 + number}
+        if plan.pop("is_killed", False):
+            plan["kill_after"] = seconds * dice.uniform(0.1, 0.8)
+        plans.append(plan)
     return run(directory, paths, seconds, plans)
 
 
@@ -73,12 +77,15 @@ def test_histories_have_an_order(tmp_path: Path, mix: str) -> None:
     for history in run_mix(tmp_path / "run", mix, 0.6, 1, synchronous=mode):
         assert_sound(history)
         outcomes = Counter(one.outcome for one in history)
-        assert outcomes["committed"] > 50
-        assert outcomes["rolled back"] > 3
+        assert outcomes["committed"] > 40
+        assert outcomes["rolled back"] > 0
         found = {
-            op[1] for one in history for op in one.ops if op[0] in ("read", "members") and op[2]
+            op[1].split(".")[0]
+            for one in history
+            for op in one.ops
+            if op[0] in ("read", "members") and op[2]
         }
-        assert {"big.log", "small0.log", "small1.registers.a"} <= found
+        assert {"big", "small0"} <= found
 
 
 @pytest.mark.timeout(0)
