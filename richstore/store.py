@@ -499,6 +499,8 @@ class Store(Reading, MutableMapping[Any, Any]):
         engine = self._tracker.engine
         snapshot = Snapshot(engine.path, engine.read(), max_age)
         self._snapshots[id(snapshot)] = snapshot
+        # afterwards, so that what is held is not older than what the snapshot shows
+        self._tracker.refresh()
         return snapshot
 
     def refresh(self) -> None:

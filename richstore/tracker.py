@@ -599,9 +599,11 @@ class Tracker:
     # --- freshness ---
 
     def refresh(self) -> None:
-        """Take notice of what other processes have committed."""
-        last = self.last_commit()
-        if last != self.seen and last != self.pending:
+        """Take notice of what others have committed: other processes, and threads just now."""
+        if self.last_commit() != self.seen:
+            if self.pending is not None and self.writer_thread == threading.get_ident():
+                # inside its own commit, whose end it would wait for
+                return
             if self.closed:
                 raise ClosedError(f"the store {self.engine.path} is closed")
             with self.view():

@@ -173,6 +173,16 @@ def test_held_proxies_are_refreshed(store: Any, child: Child) -> None:
     assert child("list(store['k']['a'])") == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_held_values_are_not_behind_a_snapshot(store: Any, child: Child) -> None:
+    """What is held shows, from the opening of a snapshot on, at least what the snapshot shows."""
+    store.update(k=[1], account=Account("ann"))
+    held, account = store["k"], store["account"]
+    child("store['k'].append(2); setattr(store['account'], 'balance', 5)")
+    with store.snapshot() as view:
+        assert (list(held), account.balance) == ([1, 2], 5)
+        assert view["k"] == [1, 2]
+
+
 def test_held_proxy_follows_its_container(store: Any, child: Child) -> None:
     """A held proxy means the same container after another process moved it."""
     store["k"] = [{"id": 0}, {"id": 1, "tags": []}, Account("ann")]

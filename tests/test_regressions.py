@@ -16,6 +16,7 @@ import pytest
 from conftest import run_python
 
 import richstore
+from richstore.transaction import Transaction
 
 
 class Checked:
@@ -618,3 +619,29 @@ def test_a_key_in_its_own_container_is_refused(box: Any) -> None:
         store["k"].home[store["k"]] = 2
     assert len(store["k"].home) == 1
     assert next(iter(box.stored("k").home)).n == 3
+
+
+def test_reads_do_not_go_back_behind_a_snapshot(box: Any, monkeypatch: Any) -> None:
+    """A thread that has seen another's commit in a snapshot sees it in the store as well."""
+    store = box.store
+    store["k"] = [1]
+    held, install = store["k"], Transaction._install
+    installing, go_on = threading.Event(), threading.Event()
+
+    def slowly(self: Any, *arguments: Any) -> None:
+        installing.set()
+        assert go_on.wait(10)
+        install(self, *arguments)
+
+    monkeypatch.setattr(Transaction, "_install", slowly)
+    writer = threading.Thread(target=lambda: held.append(2))
+    writer.start()
+    assert installing.wait(10)
+    # on disk, and not yet in memory
+    later = threading.Timer(0.1, go_on.set)
+    later.start()
+    with store.snapshot() as view:
+        assert list(view["k"]) == [1, 2]
+        assert list(held) == list(store["k"]) == [1, 2]
+    for thread in (writer, later):
+        thread.join()
