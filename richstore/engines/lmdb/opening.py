@@ -64,7 +64,7 @@ def open_lmdb(
         refuse_network(path)
     with registry.lock:
         if flag in "cn" and not os.path.lexists(path):
-            _make(path)
+            _make(path, is_synced=synchronous != "off")
         fd, writable = open_data_file(path, flag)
         try:
             key = file_key(fd)
@@ -118,8 +118,8 @@ def open_lmdb(
     return engine
 
 
-def _make(path: str) -> None:
-    """Make a file without commits that has its name when it is whole and on disk, and not before.
+def _make(path: str, *, is_synced: bool) -> None:
+    """Make a file without commits that has its name when it is whole (and on disk), not before.
 
     LMDB writes the beginning of a file in place. A full disk, a kill or a power failure in that
     moment would leave something that it takes for a file of something else, for ever. Where files
@@ -132,7 +132,8 @@ def _make(path: str) -> None:
         return  # `open_data_file` will say it of the file itself
     try:
         write_heads(part)
-        os.fsync(fd)
+        if is_synced:
+            os.fsync(fd)
         try:
             os.link(part, path)
         except FileExistsError:
