@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from richstore.engines.base import Engine
+from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
@@ -132,6 +133,8 @@ def _copy(engine: Engine, part: str) -> None:
         fd = os.open(part, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             is_copied = view.copy(fd)
+            # where there is no change log to leave out, the commit below writes and syncs nothing
+            os.fsync(fd)
         finally:
             os.close(fd)
         copy = open_lmdb(part, "c", synchronous="full", timeout=None)
@@ -182,8 +185,4 @@ def _publish(part: str, target: str, replace: bool) -> None:
                 raise
             _check_target(target, replace)
             os.rename(part, target)
-    fd = os.open(os.path.dirname(target), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(target)

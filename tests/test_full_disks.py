@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import check_store, child_environment
+from conftest import check_store, child_environment, run_python
 
 import richstore
 
@@ -83,6 +83,24 @@ def test_a_full_disk(small_disk: Path, change: str, synchronous: str) -> None:
     with richstore.open(small_disk / "store", "r") as store:
         assert {key: plain(store[key]) for key in store} == now
         check_store(store)
+
+
+def test_a_store_that_is_made_on_a_full_disk(small_disk: Path) -> None:
+    """Whatever room there is while a store is made, it can be opened as soon as there is more."""
+    code = "import richstore, sys; richstore.open(sys.argv[1])['k'] = 1"
+    path, ballast = small_disk / "store", small_disk / "ballast"
+    for pages in range(8):
+        ballast.write_bytes(b"")
+        free = os.statvfs(small_disk).f_bavail
+        ballast.write_bytes(bytes(4096 * (free - pages)))
+        # in a process of its own, which LMDB ends where the lock file finds no room
+        run_python(code, str(path))
+        ballast.unlink()
+        with richstore.open(path) as store:
+            assert store.get("k", 1) == 1
+            check_store(store)
+        for file in small_disk.iterdir():
+            file.unlink()
 
 
 def test_a_backup_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:

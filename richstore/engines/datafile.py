@@ -19,7 +19,14 @@ import time
 
 from richstore.errors import FormatError, LockTimeoutError
 
-__all__ = ["check_header", "check_lock_file", "file_key", "open_data_file", "wait_for_lock"]
+__all__ = [
+    "check_header",
+    "check_lock_file",
+    "file_key",
+    "open_data_file",
+    "sync_directory",
+    "wait_for_lock",
+]
 
 _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
@@ -86,6 +93,21 @@ def check_header(fd: int, path: str, *, empty_allowed: bool) -> None:
             f"{path} is an LMDB file of data format {version}, and this version reads format "
             f"{_DATA_VERSION}; open it with the program that made it, and export it"
         )
+
+
+def sync_directory(path: str) -> None:
+    """Put the name of a file on disk, which syncing the file does not promise to do."""
+    try:
+        fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # a directory that may be written and not read cannot be synced
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise  # the others: a file system that syncs no directories
+    finally:
+        os.close(fd)
 
 
 def file_key(fd: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from conftest import child_environment
 from lmdb import verify
 
 from engines.conformance import fill, now
@@ -291,3 +293,36 @@ def test_read_only_directory_without_lock_file() -> None:
             open_it(path, "r")
         assert caught.value.filename == f"{path}-lock"
         os.chmod(directory, 0o700)
+
+
+MAKER = """
+import sys, time
+from richstore.engines.lmdb import open_lmdb
+
+for directory in sys.argv[2:]:
+    engine = open_lmdb(f"{directory}/file", "c", synchronous="off", timeout=10.0)
+    transaction = engine.write(10.0)
+    transaction.put(sys.argv[1].encode(), b"x")
+    transaction.commit()
+    engine.close()
+"""
+
+
+def test_made_by_many_at_once(tmp_path: Path) -> None:
+    """Processes that make a file at the same time get the same one, and leave nothing else."""
+    directories = [tmp_path / str(number) for number in range(60)]
+    for directory in directories:
+        directory.mkdir()
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKER, str(number), *map(str, directories)],
+            env=child_environment(),
+        )
+        for number in range(4)
+    ]
+    assert [maker.wait(60) for maker in makers] == [0, 0, 0, 0]
+    for directory in directories:
+        engine = open_it(str(directory / "file"))
+        assert now(engine).keys() == {b"0", b"1", b"2", b"3"}
+        engine.close()
+        assert sorted(os.listdir(directory)) == ["file", "file-lock"]

@@ -31,6 +31,7 @@ __all__ = [
     "extend_to_last_page",
     "open_environment",
     "translate",
+    "write_heads",
 ]
 
 # From the strictest to the weakest: an open environment also serves everything to its right.
@@ -87,6 +88,14 @@ def open_environment(
         env.close()
         raise
     return env
+
+
+def write_heads(path: str) -> None:
+    """Write to an empty file that nobody else knows what LMDB begins every file with."""
+    try:
+        lmdb.open(path, subdir=False, lock=False, max_dbs=0, lib_version=0).close()
+    except lmdb.Error as error:
+        raise translate(error, path) from error
 
 
 def _open_error(error: lmdb.Error, path: str) -> Exception:

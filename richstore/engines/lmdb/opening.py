@@ -10,11 +10,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 
-from richstore.engines.datafile import file_key, open_data_file
+from richstore.engines.datafile import file_key, open_data_file, sync_directory
 from richstore.engines.lmdb.engine import LmdbEngine, registry
-from richstore.engines.lmdb.environment import SYNCHRONOUS
+from richstore.engines.lmdb.environment import SYNCHRONOUS, write_heads
 from richstore.engines.netfs import refuse_network
 
 __all__ = ["open_lmdb", "unused"]
@@ -62,6 +63,8 @@ def open_lmdb(
     if not allow_network:
         refuse_network(path)
     with registry.lock:
+        if flag in "cn" and not os.path.lexists(path):
+            _make(path, is_synced=synchronous != "off")
         fd, writable = open_data_file(path, flag)
         try:
             key = file_key(fd)
@@ -99,6 +102,13 @@ def open_lmdb(
         except BaseException:
             os.close(fd)
             raise
+        try:
+            if writable and not engine.last_commit():
+                # whoever made the file: a commit is of no use where its name is lost with the power
+                sync_directory(path)
+        except BaseException:
+            engine.close()
+            raise
     if flag == "n" and engine.last_commit():
         try:
             engine.clear(timeout)
@@ -106,6 +116,34 @@ def open_lmdb(
             engine.close()
             raise
     return engine
+
+
+def _make(path: str, *, is_synced: bool) -> None:
+    """Make a file without commits that has its name when it is whole (and on disk), not before.
+
+    LMDB writes the beginning of a file in place. A full disk, a kill or a power failure in that
+    moment would leave something that it takes for a file of something else, for ever. Where files
+    cannot be made in this way, none is made.
+    """
+    directory, name = os.path.split(path)
+    try:
+        fd, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=directory)
+    except OSError:
+        return  # `open_data_file` will say it of the file itself
+    try:
+        write_heads(part)
+        if is_synced:
+            os.fsync(fd)
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            pass  # somebody else was faster
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise
+    finally:
+        os.close(fd)
+        os.unlink(part)
 
 
 @contextlib.contextmanager
