@@ -15,7 +15,9 @@ import os
 import stat
 import struct
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 
 from richstore.errors import FormatError, LockTimeoutError
 
@@ -23,6 +25,8 @@ __all__ = [
     "check_header",
     "check_lock_file",
     "file_key",
+    "make_lock_file",
+    "make_whole",
     "open_data_file",
     "sync_directory",
     "wait_for_lock",
@@ -93,6 +97,55 @@ def check_header(fd: int, path: str, *, empty_allowed: bool) -> None:
             f"{path} is an LMDB file of data format {version}, and this version reads format "
             f"{_DATA_VERSION}; open it with the program that made it, and export it"
         )
+
+
+def make_whole(path: str, write: Callable[[int, str], None]) -> None:
+    """Make a file that has its name when it is whole, not before.
+
+    Where files cannot be made in this way, none is made, and whoever opens it says why.
+
+    Args:
+        path: the file.
+        write: fills it; is called with a descriptor and the name it has meanwhile.
+    """
+    directory, name = os.path.split(path)
+    try:
+        fd, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=directory)
+    except OSError:
+        return
+    try:
+        write(fd, part)
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            pass  # somebody else was faster
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise
+    finally:
+        os.close(fd)
+        os.unlink(part)
+
+
+def make_lock_file(path: str, readers: int) -> None:
+    """Make the lock file of a data file, if there is none, with all its pages on disk.
+
+    LMDB makes one without them and writes to it through a mapping, and where the disk has no room
+    for a page then, the system ends the process.
+    """
+    lock = f"{path}-lock"
+    size = _LOCK_HEAD + (readers - 1) * _LOCK_READER
+    if not os.path.lexists(lock):
+        make_whole(lock, lambda fd, _: _write_all(fd, bytes(size)))
+
+
+# Bytes that LMDB has in the lock file for the writer and one reader, and for each other one.
+_LOCK_HEAD, _LOCK_READER = 192, 64
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def sync_directory(path: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import lmdb
 
-from richstore.engines.datafile import check_lock_file
+from richstore.engines.datafile import check_lock_file, make_lock_file
 from richstore.errors import (
     ClosedError,
     CorruptionError,
@@ -60,6 +60,7 @@ def open_environment(
             writer's lock then.
     """
     check_lock_file(fd, path)
+    make_lock_file(path, MAX_READERS)
     for left, size in enumerate(sizes, 1 - len(sizes)):
         try:
             env = lmdb.open(

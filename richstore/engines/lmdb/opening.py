@@ -10,10 +10,9 @@ import contextlib
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 
-from richstore.engines.datafile import file_key, open_data_file, sync_directory
+from richstore.engines.datafile import file_key, make_whole, open_data_file, sync_directory
 from richstore.engines.lmdb.engine import LmdbEngine, registry
 from richstore.engines.lmdb.environment import SYNCHRONOUS, write_heads
 from richstore.engines.netfs import refuse_network
@@ -122,28 +121,15 @@ def _make(path: str, *, is_synced: bool) -> None:
     """Make a file without commits that has its name when it is whole (and on disk), not before.
 
     LMDB writes the beginning of a file in place. A full disk, a kill or a power failure in that
-    moment would leave something that it takes for a file of something else, for ever. Where files
-    cannot be made in this way, none is made.
+    moment would leave something that it takes for a file of something else, for ever.
     """
-    directory, name = os.path.split(path)
-    try:
-        fd, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=directory)
-    except OSError:
-        return  # `open_data_file` will say it of the file itself
-    try:
+
+    def write(fd: int, part: str) -> None:
         write_heads(part)
         if is_synced:
             os.fsync(fd)
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            pass  # somebody else was faster
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-                raise
-    finally:
-        os.close(fd)
-        os.unlink(part)
+
+    make_whole(path, write)
 
 
 @contextlib.contextmanager
