@@ -108,15 +108,15 @@ def test_histories_have_an_order_for_long(
     until, tally = time.monotonic() + seconds, Counter[str]()
     while time.monotonic() < until:
         mix, synchronous, seed = dice.choice([*MIXES]), dice.choice(MODES), dice.randrange(1 << 30)
-        for history in run_mix(tmp_path / "run", mix, 3, seed, synchronous=synchronous):
-            tally["histories"] += 1
-            tally.update(one.outcome for one in history)
-            tally["reads of held values"] += sum(one.held for one in history)
-            try:
+        try:
+            for history in run_mix(tmp_path / "run", mix, 3, seed, synchronous=synchronous):
+                tally["histories"] += 1
+                tally.update(one.outcome for one in history)
+                tally["reads of held values"] += sum(one.held for one in history)
                 assert_sound(history)
-            except AssertionError as error:
-                error.add_note(f"{mix}, {synchronous}, seed {seed}")
-                raise
+        except (AssertionError, ChildProcessError) as error:
+            error.add_note(f"{mix}, {synchronous}, seed {seed}; so far {dict(tally)}")
+            raise
     with capsys.disabled():
         print(f"\n{dict(tally)}")
 
