@@ -878,7 +878,13 @@ class Tracker:
             node = nodes[slot] = faces.wrap(record, known, slot, uids[slot], raw)
             return node.face
 
-        value = records.decode(parts, containers, wrap)
+        try:
+            value = records.decode(parts, containers, wrap)
+        except BaseException:
+            # what is held may be half filled, and is not to be used before it has been read
+            for node in old.values():
+                node.kind.expire(node)
+            raise
         gone = [node for slot, node in old.items() if nodes.get(slot) is not node]
         record.value = value
         record.order = record.kept = None

@@ -6,15 +6,17 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from conftest import child_environment, run_python
-from sample_classes import Account
+from sample_classes import Account, Locked, Slotted
 
 import richstore
+from richstore.codec import records
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -181,6 +183,84 @@ def test_held_values_are_not_behind_a_snapshot(store: Any, child: Child) -> None
     with store.snapshot() as view:
         assert (list(held), account.balance) == ([1, 2], 5)
         assert view["k"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("made", "name"), [(Account("ann"), "name"), (Slotted("ann"), "name"), (Locked(1), "value")]
+)
+def test_an_instance_that_is_loaded_again_is_not_half_made(
+    store: Any, child: Child, monkeypatch: Any, made: Any, name: str
+) -> None:
+    """While one thread loads what another process has changed, others wait to read or change it."""
+    store["k"] = [made]
+    held = store["k"][0]
+    child(f"setattr(store['k'][0], {name!r}, 'bob')")
+    decode, loading, go_on = records.decode, threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> Any:
+        loading.set()
+        assert go_on.wait(10)
+        return decode(*arguments)
+
+    def read() -> None:
+        found.append(getattr(held, name))
+
+    def look_inside() -> None:
+        found.append(getattr(richstore.plain(held), name))
+
+    def change() -> None:
+        setattr(held, name, "eve")
+
+    found: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "decode", slowly)
+        threads = [threading.Thread(target=lambda: store["k"])]
+        threads[0].start()
+        assert loading.wait(10)
+        for work in (read, look_inside):
+            threads.append(threading.Thread(target=work))
+            threads[-1].start()
+        time.sleep(0.05)
+        assert found == []
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        assert found == ["bob", "bob"]
+        loading.clear()
+        go_on.clear()
+        child(f"setattr(store['k'][0], {name!r}, 'carl')")
+        threads = [threading.Thread(target=lambda: store["k"])]
+        threads[0].start()
+        assert loading.wait(10)
+        threads.append(threading.Thread(target=change))
+        threads[-1].start()
+        time.sleep(0.05)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    assert getattr(held, name) == child(f"store['k'][0].{name}") == "eve"
+
+
+@pytest.mark.parametrize("made", [Account("ann"), Slotted("ann")])
+def test_an_instance_that_could_not_be_loaded_again(
+    store: Any, child: Child, monkeypatch: Any, made: Any
+) -> None:
+    """After an error while a record was read, what is held is read again and still persists."""
+    store["k"] = [made]
+    held = store["k"][0]
+    child("setattr(store['k'][0], 'name', 'bob')")
+
+    def fail(*arguments: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "decode", fail)
+        for attempt in (lambda: store["k"], lambda: held.name, lambda: setattr(held, "name", 1)):
+            with pytest.raises(MemoryError):
+                attempt()
+    assert held.name == "bob"
+    held.name = "eve"
+    assert child("store['k'][0].name") == "eve"
 
 
 def test_held_proxy_follows_its_container(store: Any, child: Child) -> None:

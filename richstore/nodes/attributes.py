@@ -25,8 +25,12 @@ def visible_state(face: Any, node: Node) -> dict[str, Any]:
     transaction = node.tx
     if transaction is None:
         record = node.record
-        if record is not None and record.stale:
-            record.tracker.reload(record)
+        if record is not None:
+            # so that nobody empties it to load it once more
+            with record.tracker.lock:
+                if record.stale:
+                    record.tracker.reload(record)
+                return layout.state(face)
     else:
         committed = node.content
         if not (transaction.done or transaction.is_here()) and committed is not None:

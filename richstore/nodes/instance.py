@@ -90,6 +90,8 @@ class InstanceKind:
         if layout.has_dict:
             native["__dict__"] = layout.dict_descriptor
         self.loading = _variant(clean, native)
+        # the same for a face that others may hold: they wait until it is filled
+        self.reloading = _variant(self.loading, _WAITING)
 
     def new(self, cls: type) -> Any:
         """Return a face without attributes."""
@@ -272,9 +274,15 @@ class InstanceKind:
             node.work = self.layout.state(node.face)
 
     def containers(self, node: Node) -> list[Any]:
-        """Return the face, emptied and ready to be given its state."""
+        """Return the face, ready to be given its state: emptied, or a `__dict__` beside its own."""
         face = node.face
-        set_class(face, self.loading)
+        if type(face) is self.mediated:
+            set_class(face, self.reloading)
+            if self.is_simple:
+                node.work = {}
+                return [face]
+        else:
+            set_class(face, self.loading)
         if not self.is_simple or self.layout.dict_descriptor.__get__(face):
             self.layout.set_state(face, {})
         return [face]
@@ -282,6 +290,9 @@ class InstanceKind:
     def loaded(self, node: Node) -> None:
         """Let the face be clean; adopt what the class's own `__setstate__` made."""
         record = node.record
+        if type(node.face) is self.reloading and self.is_simple and node.work is not None:
+            self.layout.set_state(node.face, node.work)
+            node.work = None
         if not self.keeps_fragment and record is not None:
             adopter = Adopter(None, record)
             self.layout.set_state(node.face, self._adopted(self.layout.state(node.face), adopter))
@@ -289,8 +300,10 @@ class InstanceKind:
 
     def take(self, node: Node, raw: Any) -> None:
         """Take over the attributes of a raw instance that the class's own reduction made."""
-        set_class(node.face, self.loading)
-        self.layout.set_state(node.face, self.layout.state(raw))
+        face = node.face
+        set_class(face, self.reloading if type(face) is self.mediated else self.loading)
+        node.work = None
+        self.layout.set_state(face, self.layout.state(raw))
 
     # --- looking inside ---
 
@@ -451,6 +464,55 @@ def _load_state(self: Any, state: Any) -> None:
         kind.layout.unpickle_state(self, state)
 
 
+def _is_filling(self: Any, node: Node) -> bool:
+    """Tell whether the calling thread, which has locked the tracker, fills an instance."""
+    return type(self) is node.kind.reloading  # type: ignore[attr-defined]
+
+
+def _waiting_getattribute(self: Any, name: str) -> Any:
+    kind: InstanceKind = type(self)._richstore_kind_
+    cls: Any = kind.cls
+    node: Node = kind.node_slot.__get__(self)
+    with _lock_of(node):
+        if _is_filling(self, node):
+            if name == "__dict__" and kind.is_simple:
+                own = kind.layout.dict_descriptor.__get__(self)
+                return own if node.work is None else node.work
+            return cls.__getattribute__(self, name)
+    return getattr(self, name)
+
+
+def _waiting_setattr(self: Any, name: str, value: Any) -> None:
+    node: Any = node_of(self)
+    with _lock_of(node):
+        if _is_filling(self, node):
+            node.kind.cls.__setattr__(self, name, value)
+            return
+    setattr(self, name, value)
+
+
+def _waiting_delattr(self: Any, name: str) -> None:
+    node: Any = node_of(self)
+    with _lock_of(node):
+        if _is_filling(self, node):
+            node.kind.cls.__delattr__(self, name)
+            return
+    delattr(self, name)
+
+
+def _lock_of(node: Node) -> Any:
+    """Return the lock under which the record of a node is loaded."""
+    assert node.home is not None
+    return node.home.tracker.lock
+
+
+_WAITING = {
+    "__getattribute__": _waiting_getattribute,
+    "__setattr__": _waiting_setattr,
+    "__delattr__": _waiting_delattr,
+}
+
+
 def _mediated_getattribute(self: Any, name: str) -> Any:
     kind: InstanceKind = type(self)._richstore_kind_
     cls: Any = kind.cls
@@ -458,9 +520,17 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
     transaction = node.tx
     if transaction is None:
         record = node.record
-        if record is not None and record.stale:
+        if record is None:
+            return cls.__getattribute__(self, name)
+        if record.stale:
             record.tracker.reload(record)
-        return cls.__getattribute__(self, name)
+        if kind.is_simple or _runs_code(self, name):
+            return cls.__getattribute__(self, name)
+        with record.tracker.lock:
+            # nobody empties it now to load it once more
+            if not record.stale:
+                return cls.__getattribute__(self, name)
+        return getattr(self, name)
     committed = node.content
     if committed is None or transaction.done or transaction.is_here() or name == "__class__":
         # a method of the generated class, or of the user's one
@@ -478,6 +548,12 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
     if name in committed:
         return committed[name]
     raise AttributeError(f"'{cls.__name__}' object has no attribute '{name}'", name=name, obj=self)
+
+
+def _runs_code(self: Any, name: str) -> bool:
+    """Tell whether reading an attribute may run code of the class, which is to have no locks."""
+    found = class_attribute(type(self), name)
+    return found is not MISSING and type(found) is not MemberDescriptorType
 
 
 # --- kinds by class
