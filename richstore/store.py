@@ -273,7 +273,7 @@ class Store(Reading, MutableMapping[Any, Any]):
     def _value(self, name: bytes, stored: Any) -> Any:
         if isinstance(stored, Record):
             return stored.value
-        parts = records.parse(name, stored)
+        parts = self._tracker.parse(name, stored)
         if not parts.table:
             return self._tracker.decode_plain(name, parts)
         value = self._get(name)
