@@ -10,6 +10,7 @@ from pathlib import Path
 
 from richstore.copying import restore as restore_file
 from richstore.demo.progress import Progress
+from richstore.engines.lmdb import structure_problems
 from richstore.errors import RichStoreError
 from richstore.nodes import plain
 from richstore.store import Store, open
@@ -33,27 +34,44 @@ def check(path: Path) -> int:
 
 
 def check_here(path: Path) -> int:
-    """Verify a store in this process, and print what was found."""
+    """Verify a store in this process, and print what was found as it is found.
+
+    The records of a file whose structure is damaged are read, too: that may end this process.
+    """
     try:
+        problems = _check_structure(path)
         with open(path, "r") as store:
             # entries of keys are not counted while they are checked, so this is at most the total
             total = store.stats().records
             with Progress(total, "entries") as progress:
-                report = store.verify(
+                report = store._verify_records(
                     progress=lambda count, size: progress.reach(count, f"{size:,} bytes")
                 )
                 progress.reach(total, "all")
-    except RichStoreError as error:
+    except (RichStoreError, OSError) as error:
         print(f"{path}: {error}")
         return 1
     for problem in report.problems:
         print(f"{path}: {problem}")
-    state = "no problems" if report.ok else f"{len(report.problems)} problems"
+    problems += len(report.problems)
+    state = f"{problems:,} problems" if problems else "no problems"
     print(
         f"{path}: {state}; {report.values:,} values in {report.records:,} records of"
         f" {report.bytes:,} bytes; {report.waiting:,} records of deleted values"
     )
-    return 0 if report.ok else 1
+    return 1 if problems else 0
+
+
+def _check_structure(path: Path) -> int:
+    """Check the pages of the database library; print and count what is wrong."""
+    pages = max(1, path.stat().st_size >> 12)
+    with Progress(pages, "pages") as progress:
+        progress.reach(0, "the structure of the file")
+        broken = structure_problems(str(path))
+        progress.reach(pages, "the structure of the file")
+    for problem in broken:
+        print(f"{path}: the structure of the file is damaged: {problem}", flush=True)
+    return len(broken)
 
 
 def backup(path: Path, target: Path, *, compact: bool, replace: bool) -> int:

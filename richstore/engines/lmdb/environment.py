@@ -16,6 +16,7 @@ from typing import Any
 import lmdb
 
 from richstore.engines.datafile import check_lock_file
+from richstore.engines.lmdb.structure import all_findings
 from richstore.errors import (
     ClosedError,
     CorruptionError,
@@ -128,12 +129,7 @@ _WHOLE = ("header mp_pages", "overflow pages, record says", "in the freeDB -- a 
 
 
 def _verify(path: str) -> None:
-    verifier = importlib.import_module("lmdb.verify")
-    try:
-        problems = verifier.verify(path, subdir=False)
-    except verifier.VerifyError as error:
-        problems = [str(error)]
-    problems = [problem for problem in problems if not any(word in problem for word in _WHOLE)]
+    problems = [one for one in all_findings(path) if not any(word in one for word in _WHOLE)]
     if problems:
         raise FormatError(f"{path} is incomplete ({problems[0]}); restore it from a copy")
 
