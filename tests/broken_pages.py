@@ -2,7 +2,7 @@
 
 `python broken_pages.py FILE FIRST LAST` makes rounds with these numbers on copies of a store's file
 and prints one line of JSON: how many files were told to be damaged, were fine, or brought `check`
-down. It ends with 1 when `check` said that all is well, and the content was another. A fourth argument
+down. It ends with 1 when `check` said that all is well, and the content was another. A fourth one
 plants a fault: `no structure` lets `check` look at records alone, `no check` at nothing.
 
 Each round runs in forks of this process, which has no store open: a damaged file may bring one
