@@ -60,11 +60,12 @@ class _SalvageView(FrozenView):
 
 
 class _Gap:
-    """Stands among the parts of a list for what cannot be read."""
+    """Stands among the parts of a list for what cannot be read, or put in order."""
 
-    def __init__(self, count: int | None, error: Exception) -> None:
+    def __init__(self, count: int | None, error: Exception, *, is_there: bool = False) -> None:
         self.count = count
         self.error = error
+        self.is_there = is_there
 
 
 class _Salvage(Plain):
@@ -121,6 +122,9 @@ class _Salvage(Plain):
             for part in self._list_parts(items):
                 if isinstance(part, _Gap):
                     end = "" if part.count is None else at + part.count
+                    if part.is_there:
+                        self.lose(f"{place}[{at}:{end}], the order of these items", part.error)
+                        continue
                     self.lose(f"{place}[{at}:{end}]", part.error)
                     at += part.count or 0
                 else:
@@ -195,13 +199,16 @@ class _Salvage(Plain):
             if isinstance(one, tuple):
                 yield self._page(content, *one)
                 continue
-            # its pages are still there, in the order in which they were made
+            # its pages are still there, and their numbers tell in which order they were made
+            yield _Gap(one.count, one.error, is_there=True)
             left = sorted(set(self._pids(cid)) - reached)
             reached.update(left)
-            parts = [self._page(content, pid, None) for pid in left]
-            there = sum(len(part) for part in parts if not isinstance(part, _Gap))
-            yield from (part for part in parts if not isinstance(part, _Gap))
-            yield _Gap(None if one.count is None else max(0, one.count - there), one.error)
+            there = 0
+            for part in (self._page(content, pid, None) for pid in left):
+                there += 0 if isinstance(part, _Gap) else len(part)
+                yield part
+            if one.count is not None and there < one.count:
+                yield _Gap(one.count - there, one.error)
 
     def _walk(
         self,
