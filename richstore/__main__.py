@@ -90,6 +90,7 @@ def _add_upkeep(commands: Any) -> None:
     salvage = commands.add_parser(
         "salvage", help="store what can be read of a damaged store in a new one"
     )
+    salvage.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     salvage.add_argument("path", type=Path, metavar="FILE")
     salvage.add_argument("target", type=Path, metavar="NEW")
 
@@ -99,7 +100,8 @@ def _run_upkeep(options: argparse.Namespace) -> int:
         if options.command == "check":
             return (upkeep.check_here if options.here else upkeep.check)(options.path)
         if options.command == "salvage":
-            return upkeep.salvage(options.path, options.target)
+            run = upkeep.salvage_here if options.here else upkeep.salvage
+            return run(options.path, options.target)
         if options.command == "restore":
             return upkeep.restore(options.path, options.target, replace=options.replace)
         return upkeep.backup(

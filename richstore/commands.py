@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from richstore.codec.records import stored_key
 from richstore.copying import restore as restore_file
 from richstore.demo.progress import Progress
-from richstore.errors import RichStoreError
-from richstore.nodes import plain
+from richstore.engines.lmdb import structure_problems
+from richstore.errors import CorruptionError, RichStoreError
+from richstore.mapping import user_key
+from richstore.nodes.salvage import salvage as salvage_value
 from richstore.store import Store, open
+from richstore.tracker import AFTER_ROOT, ROOT
 
-__all__ = ["backup", "check", "check_here", "restore", "salvage"]
+__all__ = ["backup", "check", "check_here", "restore", "salvage", "salvage_here"]
 
 
 def check(path: Path) -> int:
@@ -23,8 +28,7 @@ def check(path: Path) -> int:
     Returns:
         0 when all is well, 1 otherwise.
     """
-    command = [sys.executable, "-m", "richstore", "check", "--here", str(path)]
-    status = subprocess.run(command, check=False).returncode
+    status = _in_process("check", path)
     if status < 0:
         name = signal.Signals(-status).name
         print(f"{path}: damaged: the database library could not walk through it ({name})")
@@ -33,27 +37,44 @@ def check(path: Path) -> int:
 
 
 def check_here(path: Path) -> int:
-    """Verify a store in this process, and print what was found."""
+    """Verify a store in this process, and print what was found as it is found.
+
+    The records of a file whose structure is damaged are read, too: that may end this process.
+    """
     try:
+        problems = _check_structure(path)
         with open(path, "r") as store:
             # entries of keys are not counted while they are checked, so this is at most the total
             total = store.stats().records
             with Progress(total, "entries") as progress:
-                report = store.verify(
+                report = store._verify_records(
                     progress=lambda count, size: progress.reach(count, f"{size:,} bytes")
                 )
                 progress.reach(total, "all")
-    except RichStoreError as error:
+    except (RichStoreError, OSError) as error:
         print(f"{path}: {error}")
         return 1
     for problem in report.problems:
         print(f"{path}: {problem}")
-    state = "no problems" if report.ok else f"{len(report.problems)} problems"
+    problems += len(report.problems)
+    state = f"{problems:,} problems" if problems else "no problems"
     print(
         f"{path}: {state}; {report.values:,} values in {report.records:,} records of"
         f" {report.bytes:,} bytes; {report.waiting:,} records of deleted values"
     )
-    return 0 if report.ok else 1
+    return 1 if problems else 0
+
+
+def _check_structure(path: Path) -> int:
+    """Check the pages of the database library; print and count what is wrong."""
+    pages = max(1, path.stat().st_size >> 12)
+    with Progress(pages, "pages") as progress:
+        progress.reach(0, "the structure of the file")
+        broken = structure_problems(str(path))
+        progress.reach(pages, "the structure of the file")
+    for problem in broken:
+        print(f"{path}: the structure of the file is damaged: {problem}", flush=True)
+    return len(broken)
 
 
 def backup(path: Path, target: Path, *, compact: bool, replace: bool) -> int:
@@ -72,22 +93,65 @@ def restore(path: Path, target: Path, *, replace: bool) -> int:
 
 
 def salvage(path: Path, target: Path) -> int:
-    """Store every value that can be read in a new store, and say what cannot.
+    """Store what can be read in a new store, in a process of its own, and say what cannot.
 
     Returns:
         0 when nothing was lost, 1 otherwise.
     """
-    kept, lost = 0, 0
-    with open(path, "r") as store, store.snapshot() as view, _new(target) as new:
-        for key in view:
-            try:
-                new[key] = plain(view[key])
-                kept += 1
-            except Exception as error:  # noqa: BLE001 - whatever damage does to a value is its loss
-                print(f"{path}: lost [{key!r}]: {error}")
-                lost += 1
-    print(f"{target}: {kept:,} values kept, {lost:,} lost")
-    return 0 if not lost else 1
+    status = _in_process("salvage", path, target)
+    if status < 0:
+        name = signal.Signals(-status).name
+        print(
+            f"{path}: the database library could not read on ({name}); {target} has the values "
+            f"that come before in the order of keys"
+        )
+        return 1
+    return status
+
+
+def salvage_here(path: Path, target: Path) -> int:
+    """Store what can be read in a new store, in this process, and say what cannot."""
+    whole = parts = lost = 0
+    with open(path, "r") as store, _new(target) as new:
+        view = store._tracker.engine.read()
+        try:
+            for name, stored in view.scan(ROOT, AFTER_ROOT):
+                is_kept, losses = _salvage_value(view, name, stored, new)
+                for loss in losses:
+                    print(f"{path}: lost {loss}", flush=True)
+                whole += is_kept and not losses
+                parts += is_kept and bool(losses)
+                lost += not is_kept
+        except CorruptionError as error:
+            print(f"{path}: lost all values that come next, since they cannot be found: {error}")
+            lost += 1
+        finally:
+            view.close()
+    print(f"{target}: {whole:,} values kept, {parts:,} kept in part, {lost:,} lost")
+    return 1 if parts or lost else 0
+
+
+def _salvage_value(view: Any, name: bytes, stored: bytes, new: Store) -> tuple[bool, list[str]]:
+    """Store what can be read of a value; return whether there was any, and what was lost."""
+    place = f"[{name!r}]"
+    try:
+        key = user_key(name, stored_key(stored))
+        place = f"[{key!r}]"
+        made, losses = salvage_value(view, name, stored, place)
+    except Exception as error:  # noqa: BLE001 - whatever damage does to a value is its loss
+        text = str(error).removeprefix(f"in the value at {place}: ")
+        return False, [f"{place}: {text or type(error).__name__}"]
+    try:
+        new[key] = made
+    except RichStoreError as error:
+        return False, [f"{place}: {error}"]
+    return True, losses
+
+
+def _in_process(command: str, *arguments: Path) -> int:
+    """Run a command in a process of its own; return its exit code, or minus a signal."""
+    words = [sys.executable, "-m", "richstore", command, "--here", *map(str, arguments)]
+    return subprocess.run(words, check=False).returncode
 
 
 def _new(target: Path) -> Store:

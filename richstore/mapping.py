@@ -12,7 +12,8 @@ from typing import Any
 
 from richstore.codec import keys, records
 from richstore.codec.keys import Key
-from richstore.tracker import AFTER_ROOT, ROOT
+from richstore.errors import CorruptionError, FormatError
+from richstore.tracker import AFTER_ROOT, ROOT, explain
 
 __all__ = ["Items", "Keys", "Range", "Reading", "Values", "name_of", "stored_key", "user_key"]
 
@@ -36,6 +37,36 @@ def stored_key(key: Any, name: bytes) -> bytes | None:
 def user_key(name: bytes, stored: bytes | None) -> Any:
     """Return the user's key of a record."""
     return keys.decode_key(name[1:]) if stored is None else records.load_blob(stored)
+
+
+def _key_of(name: bytes, stored: Any) -> Any:
+    """Return the user's key of a record, which may be damaged.
+
+    Raises:
+        CorruptionError: the key is not what was written.
+    """
+    kept = records.stored_key(stored)
+    if kept is None:
+        return user_key(name, None)
+    try:
+        key = user_key(name, kept)
+        if name_of(key) == name:
+            return key
+    except Exception:
+        _check(name, stored)
+        raise
+    _check(name, stored)
+    return key
+
+
+def _check(name: bytes, stored: Any) -> None:
+    """Raise `CorruptionError` if a record with a key that cannot be trusted is damaged."""
+    if isinstance(stored, (bytes, memoryview)):
+        try:
+            records.parse(name, bytes(stored))
+        except (CorruptionError, FormatError) as error:
+            explain(error, f"[{name!r}]")
+            raise
 
 
 class Range:
@@ -73,7 +104,7 @@ class Range:
         run: list[tuple[bytes, Any, bytes, Any]] = []
         for name, stored in rows:
             encoded = name[1:]
-            key = user_key(name, records.stored_key(stored))
+            key = _key_of(name, stored)
             if not keys.is_truncated(encoded):
                 yield from self._flush(run)
                 yield key, name, stored

@@ -274,7 +274,7 @@ class Store(Reading, MutableMapping[Any, Any]):
     def _value(self, name: bytes, stored: Any) -> Any:
         if isinstance(stored, Record):
             return stored.value
-        parts = records.parse(name, stored)
+        parts = self._tracker.parse(name, stored)
         if not parts.table:
             return self._tracker.decode_plain(name, parts)
         value = self._get(name)
@@ -514,8 +514,11 @@ class Store(Reading, MutableMapping[Any, Any]):
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Walk every record of the last committed state and report what does not fit together.
 
-        It checks envelopes and checksums, counts, and references both ways. Others may go on
-        writing meanwhile. It takes time and memory in proportion to the number of records.
+        First it checks the structure of the file, from its bytes; if that is damaged, the records
+        are not read, since that might bring the process down (`python -m richstore check` reads
+        them in a process of its own). Then it checks envelopes and checksums, counts, and
+        references both ways. Others may go on writing meanwhile. It takes time and memory in
+        proportion to the number of records.
 
         Args:
             progress: a function that is told the records and bytes so far, now and then and at the
@@ -528,6 +531,15 @@ class Store(Reading, MutableMapping[Any, Any]):
             RuntimeError: the caller is inside a transaction.
         """
         self._outside("verify")
+        engine = self._tracker.engine
+        if progress is not None:
+            progress(0, 0)
+        broken = engine.problems()
+        if broken:
+            return Report([f"the structure of the file is damaged: {one}" for one in broken])
+        return self._verify_records(progress)
+
+    def _verify_records(self, progress: Callable[[int, int], None] | None) -> Report:
         view = self._tracker.engine.read()
         try:
             return verify(view, user_key, progress)

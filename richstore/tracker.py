@@ -32,7 +32,7 @@ from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from richstore import pages
 from richstore.codec import log, records
@@ -40,9 +40,8 @@ from richstore.codec.classes import class_from_bytes
 from richstore.engines.base import Engine, ReadTransaction, WriteTransaction
 from richstore.errors import ClosedError, CorruptionError, FormatError
 
-__all__ = ["Faces", "Kind", "Node", "Record", "Spread", "Tracker"]
+__all__ = ["Faces", "Kind", "Node", "Record", "Spread", "Tracker", "explain"]
 
-T = TypeVar("T")
 View = ReadTransaction | WriteTransaction
 
 # The key space of an engine, by first byte; `pages` has that of what is below the roots.
@@ -700,7 +699,7 @@ class Tracker:
             if record is not None:
                 self.forget(record)
             return False, None
-        parts = records.parse(name, stored)
+        parts = self.parse(name, stored)
         if record is None:
             if not parts.table:
                 return True, self.decode_plain(name, parts)
@@ -726,7 +725,7 @@ class Tracker:
             else:
                 self.forget(record)
             return
-        self.load(record, records.parse(record.name, stored), len(stored), view)
+        self.load(record, _parse(record, stored), len(stored), view)
 
     def page(
         self, name: bytes, owner: Node, *, remember: bool = True, view: View | None = None
@@ -778,12 +777,31 @@ class Tracker:
             record = Record(self, name, None, owner.record.root, owner)
         elif not record.stale:
             return record
-        self.load(record, records.parse(name, stored), len(stored), view, remember=remember)
+        self.load(record, _parse(record, stored), len(stored), view, remember=remember)
         return record
 
     def decode_plain(self, name: bytes, parts: records.Parts) -> Any:
         """Return the value of a record without nodes."""
-        return _noting(self, name, parts, lambda: records.decode(parts, []))
+        try:
+            return records.decode(parts, [])
+        except Exception as error:
+            explain(error, self.place(name, parts.key), self.engine.path)
+            raise
+
+    def parse(self, root: bytes, stored: bytes) -> records.Parts:
+        """Take the record of a value apart."""
+        try:
+            return records.parse(root, stored)
+        except (CorruptionError, FormatError) as error:
+            explain(error, self.place(root, records.stored_key(stored)))
+            raise
+
+    def place(self, root: bytes, key: bytes | None) -> str:
+        """Return where the value under an engine key is, as Python would write it."""
+        try:
+            return f"[{self.user_key(root, key)!r}]"
+        except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
+            return f"[{root!r}]"
 
     def load(
         self,
@@ -795,7 +813,12 @@ class Tracker:
         remember: bool = True,
     ) -> None:
         """Fill a record from its bytes; nodes that were there before keep their faces."""
-        _noting(self, record.name, parts, lambda: self._load(record, parts, size, view))
+        try:
+            self._load(record, parts, size, view)
+        except Exception as error:
+            key = parts.key if record.root is record else record.root.stored_key
+            explain(error, self.place(record.root.name, key), self.engine.path)
+            raise
         self.live[record.name] = record
         if remember:
             self.remember(record)
@@ -926,6 +949,10 @@ class Tracker:
             if other is None:
                 root = record.root
                 other = root if root.name == name else Record(self, name, None, root)
+                if view.get(name) is None:
+                    raise CorruptionError(
+                        f"the record {name!r} is missing, and record {record.name!r} refers to it"
+                    )
             if head == records.BUILT:
                 # its face cannot be made before it is read
                 self.live[name] = other
@@ -1013,7 +1040,7 @@ class Tracker:
             record = Record(self, name, None, root, owner)
         elif record is None:
             record = Record(self, name, None, root)
-        self.load(record, records.parse(name, stored), len(stored), view)
+        self.load(record, _parse(record, stored), len(stored), view)
 
     def _owner(self, cid: int, root: Record, view: View) -> Node | None:
         """Return the node of the spread container with a spread id."""
@@ -1188,21 +1215,26 @@ class Tracker:
             self.transaction = None
 
 
-def _noting(tracker: Tracker, name: bytes, parts: records.Parts, load: Callable[[], T]) -> T:
-    """Run a load, and say on errors which value could not be read."""
+def _parse(record: Record, stored: bytes) -> records.Parts:
+    """Take a record apart, and say on errors which value it belongs to."""
     try:
-        return load()
-    except Exception as error:
-        place = f"[{tracker.user_key(name, parts.key)!r}]"
-        if isinstance(error, (ImportError, AttributeError)):
-            error.add_note(
-                f"richstore: while reading the value at {place} of {tracker.engine.path}"
-            )
-            raise
-        if isinstance(error, (CorruptionError, FormatError)):
-            raise
-        error.add_note(f"richstore: while reading the value at {place} of {tracker.engine.path}")
+        return records.parse(record.name, stored)
+    except (CorruptionError, FormatError) as error:
+        root, tracker = record.root, record.tracker
+        key = records.stored_key(stored) if root is record else root.stored_key
+        explain(error, tracker.place(root.name, key))
         raise
+
+
+_IN_VALUE = "in the value at "
+
+
+def explain(error: Exception, place: str, path: str = "") -> None:
+    """Let an error say which value could not be read, of which file; unless it does so already."""
+    if not isinstance(error, (CorruptionError, FormatError)):
+        error.add_note(f"richstore: while reading the value at {place} of {path}")
+    elif not str(error).startswith(_IN_VALUE):
+        error.args = (f"{_IN_VALUE}{place}: {error}",)
 
 
 def _drop_mirror(node: Node) -> None:

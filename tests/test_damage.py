@@ -48,12 +48,12 @@ def open_bare(path: Path) -> Any:
     return lmdb.open(str(path), subdir=False, lock=False, map_size=1 << 30)
 
 
-def damaged(path: Path, stored: bytes, name: bytes, value: bytes) -> Path:
-    """Write a file in which one entry has another value."""
+def damaged(path: Path, stored: bytes, name: bytes, value: bytes | None) -> Path:
+    """Write a file in which one entry has another value, or is missing."""
     path.write_bytes(stored)
     Path(f"{path}-lock").unlink(missing_ok=True)
     with open_bare(path) as env, env.begin(write=True) as transaction:
-        assert transaction.put(name, value)
+        assert transaction.delete(name) if value is None else transaction.put(name, value)
     return path
 
 
@@ -112,6 +112,113 @@ def test_any_byte_of_any_record(
                 report = store.verify()
                 assert not report.ok and report.problems
     assert told or kind == b"\x21"
+
+
+def ways(store: Any, view: Any) -> dict[str, Any]:
+    """Return every way of reading, by what it should give: a call of each."""
+    key = f"key {N - 1}"
+    table, rows, numbers = "table", "rows", "set"
+    return {
+        "store[key]": lambda: plain(store[rows]),
+        "items": lambda: plain(dict(store.items())),
+        "values": lambda: plain(list(store.values())),
+        "keys": lambda: list(store),
+        "snapshot": lambda: plain(view[rows]),
+        "snapshot items": lambda: plain(dict(view.items())),
+        "item": lambda: plain(store[rows][7]),
+        "last item": lambda: plain(store[rows][-1]),
+        "slice": lambda: plain(store[rows][3 : N - 3 : 5]),
+        "iteration": lambda: [plain(row) for row in store[rows]],
+        "reversed": lambda: [plain(row) for row in reversed(store[rows])],
+        "in a list": lambda: {"n": N - 1, "tags": [N - 1]} in store[rows],
+        "in a snapshot's list": lambda: {"n": N - 1, "tags": [N - 1]} in view[rows],
+        "snapshot slice": lambda: plain(view[rows][3 : N - 3 : 5]),
+        "dict": lambda: plain(store[table]),
+        "dict items": lambda: {key: plain(value) for key, value in store[table].items()},
+        "dict values": lambda: [plain(value) for value in view[table].values()],
+        "dict key": lambda: plain(store[table][key]),
+        "get": lambda: plain(view[table].get(key)),
+        "set": lambda: set(store[numbers]),
+        "in a set": lambda: 2 * N - 1 in view[numbers],
+    }
+
+
+def values_of(ways_to_read: dict[str, Any]) -> dict[str, Any]:
+    """Return what each way of reading gives, a `CorruptionError` or `FormatError` for one."""
+    found = {}
+    for way, read in ways_to_read.items():
+        try:
+            found[way] = read()
+        except CLEAR as error:
+            found[way] = error
+    return found
+
+
+def zeroed(value: bytes, dice: random.Random) -> bytes:
+    """Return a value with some bytes, or all, of its second half zeroed."""
+    start = dice.randrange(len(value) // 2, len(value))
+    end = dice.choice([len(value), dice.randrange(start, len(value)) + 1])
+    return value[:start] + bytes(end - start) + value[end:]
+
+
+@pytest.mark.parametrize("kind", [b"\x10", b"\x20", b"\x22", b"\x23"])
+def test_every_way_of_reading(
+    whole: Any, entries: Any, tmp_path: Path, kind: bytes, request: pytest.FixtureRequest
+) -> None:
+    """Each way of reading, also the second time, is right or names the damaged value's key."""
+    stored, _ = whole
+    (tmp_path / "whole").write_bytes(stored)
+    with richstore.open(tmp_path / "whole", "r") as store, store.snapshot() as view:
+        expected = values_of(ways(store, view))
+    assert not any(isinstance(found, CLEAR) for found in expected.values())
+    dice = random.Random(2)
+    some = [row for row in entries if row[0][:1] == kind]
+    told = 0
+    for _ in range(100 if request.config.getoption("--long") else 5):
+        name, value = dice.choice(some)
+        # a page that is gone is missed by a list; a dict is one page shorter, and check tells
+        gone = kind in (b"\x22", b"\x23") and dice.random() < 0.5
+        changed = None if gone else dice.choice([*flips(value, dice, 1), zeroed(value, dice)])
+        if changed == value:
+            continue
+        damaged(tmp_path / "store", stored, name, changed)
+        with richstore.open(tmp_path / "store", "r") as store, store.snapshot() as view:
+            for _ in range(2):
+                for way, found in values_of(ways(store, view)).items():
+                    if isinstance(found, CLEAR):
+                        told += 1
+                        assert "in the value at [" in str(found), (way, found)
+                    else:
+                        assert found == expected[way], (way, name, changed)
+    assert told
+
+
+def test_a_missing_record_is_not_an_empty_value(whole: Any, entries: Any, tmp_path: Path) -> None:
+    """Items that have a record of their own, which is gone, raise in the store and in snapshots."""
+    name = next(name for name, _ in entries if name[:1] == b"\x23")
+    damaged(tmp_path / "store", whole[0], name, None)
+    with richstore.open(tmp_path / "store", "r") as store, store.snapshot() as view:
+        for _ in range(2):
+            for rows in (store["rows"], view["rows"]):
+                for at in (7, -1):
+                    with pytest.raises(richstore.CorruptionError, match=r"'rows'.*missing"):
+                        plain(rows[at])
+            assert store["rows"][N // 2] == {"n": N // 2, "tags": [N // 2]}
+
+
+def test_a_damaged_key(whole: Any, entries: Any, tmp_path: Path) -> None:
+    """A key that a record keeps, since it is too long, is never given as another one."""
+    stored, expected = whole
+    name, value = next(row for row in entries if b"xxx" in row[0] and row[0][:1] == b"\x10")
+    at = value.index(b"xxx")
+    for place in (at - 3, at, at + 99, at + 599):
+        changed = value[:place] + bytes((value[place] ^ 1,)) + value[place + 1 :]
+        damaged(tmp_path / "store", stored, name, changed)
+        with richstore.open(tmp_path / "store", "r") as store:
+            for read in (lambda store=store: list(store), lambda store=store: dict(store.items())):
+                with pytest.raises(richstore.CorruptionError):
+                    read()
+            assert list(store.keys(stop="x")) == [key for key in expected if key < "x"]
 
 
 def test_an_entry_that_leads_elsewhere(whole: Any, entries: Any, tmp_path: Path) -> None:

@@ -155,6 +155,9 @@ class Engine(Protocol):
     def stats(self) -> EngineStats:
         """Return how the engine stands now, in time that grows with the free pages alone."""
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with the file itself, below the records; a sentence for each."""
+
     def reopen_after_fork(self) -> None:
         """Replace, in the child of a fork, what belongs to the parent; called before any use."""
 

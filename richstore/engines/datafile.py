@@ -70,8 +70,10 @@ def open_data_file(path: str, flag: str) -> tuple[int, bool]:
         fd = os.open(path, access | os.O_CREAT, 0o600)
     try:
         check_header(fd, path, empty_allowed=flag in "cn")
-    except BaseException:
+    except BaseException as error:
         os.close(fd)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path
         raise
     return fd, writable
 

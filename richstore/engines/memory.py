@@ -271,6 +271,10 @@ class MemoryEngine:
         self._keys = sorted(self._versions)
         self._entries = sum(entries[-1][1] is not None for entries in self._versions.values())
 
+    def problems(self) -> list[str]:
+        """Return nothing: there is no file."""
+        return []
+
     def close(self) -> None:
         """Forget everything; open transactions end. Calling it again does nothing."""
         with self._lock:

@@ -11,6 +11,7 @@ from typing import Any
 
 from richstore.codec import records
 from richstore.codec.classes import class_from_bytes
+from richstore.errors import CorruptionError
 from richstore.nodes.adopt import is_atom
 from richstore.nodes.base import is_face, node_of, set_class
 from richstore.nodes.containers import DICT, LIST, SET
@@ -31,17 +32,36 @@ def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
     """Return the value of a record as frozen faces."""
     outermost = not view.busy
     view.busy = True
+    known = len(view.shared)
     try:
         value = _read(view, name, stored)
         while outermost and view.todo:
-            other = view.todo.pop()
-            found = view.view.get(other)
-            if found is not None:
-                _read(view, other, found)
+            node, other = view.todo.pop()
+            try:
+                _read_shared(view, other)
+            except Exception as error:  # noqa: BLE001 - the view decides
+                view.unreadable(node, error)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            view.explain(error, name)
+        if outermost:
+            # nobody may meet what was made for it, which is not filled
+            view.todo.clear()
+            for uid in list(view.shared)[known:]:
+                del view.shared[uid]
+        raise
     finally:
         if outermost:
             view.busy = False
     return value
+
+
+def _read_shared(view: FrozenView, name: bytes) -> Any:
+    """Read a record that another one refers to."""
+    stored = view.get(name)
+    if stored is None:
+        raise CorruptionError(f"the record {name!r} is missing, and another one refers to it")
+    return _read(view, name, stored)
 
 
 def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
@@ -68,7 +88,9 @@ def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
             node = _new(uid, head, cls)
         kind: Any = node.kind
         if spread:
-            content = kind.spread_content(None, int.from_bytes(next(links), "big"), view)
+            cid = int.from_bytes(next(links), "big")
+            view.owners[cid] = name
+            content = kind.spread_content(None, cid, view)
             node.content = node.work = content
             kind.show(node.face, content)
             containers.append(node.face)
@@ -109,11 +131,13 @@ def _external(view: FrozenView, uid: int, link: bytes) -> Any:
     _, head, stored_class, name = records.read_external(link)
     if head == records.BUILT:
         # its face cannot be made before it is read
-        stored = view.view.get(name)
-        return None if stored is None else _read(view, name, stored)
+        try:
+            return _read_shared(view, name)
+        except Exception as error:  # noqa: BLE001 - the view decides
+            return view.unreadable(None, error)
     cls = class_from_bytes(stored_class) if stored_class else None
     node = view.shared[uid] = _new(uid, head, cls)
-    view.todo.append(name)
+    view.todo.append((node, name))
     return node.face
 
 

@@ -325,7 +325,7 @@ class InstanceKind:
             state = visible_state(face, node)
 
             def fill() -> None:
-                layout.set_state(made, {name: copies(value) for name, value in state.items()})
+                layout.set_state(made, copies.as_state(state))
 
             copies.later(fill)
             return made

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from richstore.nodes.base import node_of
 from richstore.tracker import Node
 
-__all__ = ["Plain", "plain", "reduce_plain"]
+__all__ = ["SAME", "Plain", "plain", "reduce_plain"]
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Plain:
 
     def __call__(self, value: Any) -> Any:
         """Return the plain copy of a value."""
-        if type(value) in _SAME:
+        if type(value) in SAME:
             return value
         if self.queue is None:
             return self.complete(value)
@@ -70,7 +70,7 @@ class Plain:
 
     def complete(self, value: Any) -> Any:
         """Return the plain copy, filled, as is needed before it can be hashed or used."""
-        if type(value) in _SAME:
+        if type(value) in SAME:
             return value
         outer = self.queue
         queue: list[Callable[[], None]] = []
@@ -118,7 +118,7 @@ class Plain:
                 if is_plain:
                     made.extend(part)
                 else:
-                    made.extend([item if type(item) in _SAME else self(item) for item in part])
+                    made.extend([item if type(item) in SAME else self(item) for item in part])
 
         self.later(fill)
         return made
@@ -139,8 +139,8 @@ class Plain:
                     made.update(part)
                     continue
                 for key, value in part.items():
-                    made[key if type(key) in _SAME else self.complete(key)] = (
-                        value if type(value) in _SAME else self(value)
+                    made[key if type(key) in SAME else self.complete(key)] = (
+                        value if type(value) in SAME else self(value)
                     )
 
         self.later(fill)
@@ -158,9 +158,13 @@ class Plain:
         self.later(fill)
         return made
 
+    def as_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Copy the attributes of an instance."""
+        return {name: self(value) for name, value in state.items()}
+
     def as_tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
         """Copy a tuple, or return the same one when nothing in it had to be copied."""
-        made = tuple([item if type(item) in _SAME else self(item) for item in value])
+        made = tuple([item if type(item) in SAME else self(item) for item in value])
         # a cycle through the tuple may have copied it meanwhile
         known = self.memo.get(id(value))
         if known is not None:
@@ -172,7 +176,8 @@ class Plain:
         return made
 
 
-_SAME = frozenset((int, str, float, bool, type(None), bytes, complex))
+# Types whose values are their own copies.
+SAME = frozenset((int, str, float, bool, type(None), bytes, complex))
 
 _HANDLERS: dict[type, Callable[[Plain, Any], Any]] = {
     list: lambda plain, value: plain.as_list(value, value),

@@ -6,6 +6,14 @@ of lmdb leaves it.
 
 from richstore.engines.lmdb.engine import LmdbEngine
 from richstore.engines.lmdb.opening import open_lmdb, unused
+from richstore.engines.lmdb.structure import structure_problems
 from richstore.engines.lmdb.transactions import LmdbReadTransaction, LmdbWriteTransaction
 
-__all__ = ["LmdbEngine", "LmdbReadTransaction", "LmdbWriteTransaction", "open_lmdb", "unused"]
+__all__ = [
+    "LmdbEngine",
+    "LmdbReadTransaction",
+    "LmdbWriteTransaction",
+    "open_lmdb",
+    "structure_problems",
+    "unused",
+]

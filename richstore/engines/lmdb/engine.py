@@ -57,6 +57,7 @@ from richstore.engines.lmdb.environment import (
     translate,
 )
 from richstore.engines.lmdb.stats import collect
+from richstore.engines.lmdb.structure import structure_problems
 from richstore.engines.lmdb.transactions import (
     ENDED,
     LmdbReadTransaction,
@@ -64,7 +65,7 @@ from richstore.engines.lmdb.transactions import (
     ReplayingWriteTransaction,
 )
 from richstore.engines.registry import Registry
-from richstore.errors import ClosedError, LockTimeoutError, ReadOnlyError
+from richstore.errors import ClosedError, CorruptionError, LockTimeoutError, ReadOnlyError
 
 __all__ = ["LmdbEngine", "registry"]
 
@@ -234,6 +235,14 @@ class LmdbEngine:
                 return collect(self._env, self.fd, self.read, list(self.readers))
             except lmdb.Error as error:
                 raise self.translate(error) from error
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the file's own pages, a sentence for each; others may write.
+
+        This thread must not have a write transaction.
+        """
+        self._check_open()
+        return structure_problems(self._path)
 
     def copy(self, fd: int, txn: Any) -> None:
         """Write a copy of what a read transaction sees to a descriptor, without free pages.
@@ -490,6 +499,12 @@ class LmdbEngine:
     def translate(self, error: lmdb.Error) -> Exception:
         """Return the error that the user is to see in place of LMDB's."""
         return translate(error, self._path, closed=self.closed)
+
+    def out_of_order(self, key: bytes) -> CorruptionError:
+        """Return the error of a key that LMDB has found in the wrong place."""
+        return CorruptionError(
+            f"{self._path} is damaged (the key {key!r} is not in order); restore it from a copy"
+        )
 
     def _finish_close(self) -> None:
         with registry.lock, self._lock:

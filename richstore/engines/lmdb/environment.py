@@ -11,11 +11,13 @@ import errno
 import fcntl
 import importlib
 import os
+import tempfile
 from typing import Any
 
 import lmdb
 
 from richstore.engines.datafile import check_lock_file, make_lock_file
+from richstore.engines.lmdb.structure import all_findings
 from richstore.errors import (
     ClosedError,
     CorruptionError,
@@ -138,12 +140,7 @@ _WHOLE = ("header mp_pages", "overflow pages, record says", "in the freeDB -- a 
 
 
 def _verify(path: str) -> None:
-    verifier = importlib.import_module("lmdb.verify")
-    try:
-        problems = verifier.verify(path, subdir=False)
-    except verifier.VerifyError as error:
-        problems = [str(error)]
-    problems = [problem for problem in problems if not any(word in problem for word in _WHOLE)]
+    problems = [one for one in all_findings(path) if not any(word in one for word in _WHOLE)]
     if problems:
         raise FormatError(f"{path} is incomplete ({problems[0]}); restore it from a copy")
 
@@ -177,7 +174,7 @@ def translate(error: lmdb.Error, path: str, *, closed: bool = False) -> Exceptio
     if closed:
         return ClosedError(f"the store {path} is closed; open it again")
     if isinstance(error, lmdb.DiskError):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return _os_error(errno.ENOSPC, path)
     if isinstance(error, lmdb.MapFullError):
         return OSError(errno.ENOSPC, "the memory map of the file is full", path)
     if isinstance(error, lmdb.MemoryError):
@@ -199,25 +196,47 @@ def translate(error: lmdb.Error, path: str, *, closed: bool = False) -> Exceptio
     if isinstance(error, lmdb.PanicError):
         return OSError(errno.EIO, "writing the head of the file failed", path)
     code = getattr(error, "code", 0)
-    if code == errno.EIO and _is_full(path):
-        # a write that was cut short, as LMDB sees it
-        code = errno.ENOSPC
+    if code == errno.EIO:
+        # maybe a write that was cut short, as LMDB sees it
+        code = _limit(path) or code
     if code > 0:
-        return OSError(code, os.strerror(code), path)
+        return _os_error(code, path)
     return RichStoreError(f"{path}: {error}")
 
 
-def _is_full(path: str) -> bool:
-    """Tell whether the file system has no room for a transaction of any size."""
+def _os_error(code: int, path: str) -> OSError:
+    text = os.strerror(code)
+    return OSError(code, f"{text}; {_ADVICE[code]}" if code in _ADVICE else text, path)
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk and try again",
+    errno.EDQUOT: "make room within the quota, or have it raised, and try again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and try again",
+    errno.EROFS: "make it writable and try again, or open the store with flag 'r'",
+    errno.EIO: "the disk has failed; see what the system says of it, and try again",
+}
+
+
+def _limit(path: str) -> int:
+    """Return why a transaction of any size cannot be written: the disk is full, or a limit."""
     try:
         status = os.statvfs(path)
-    except OSError:
-        return False
-    return status.f_bavail * status.f_frsize < _ROOM
+        if status.f_bavail * status.f_frsize < _ROOM:
+            return errno.ENOSPC
+        end = os.stat(path).st_size
+        with tempfile.TemporaryFile(dir=os.path.dirname(path)) as probe:
+            for at in range(end, end + _ROOM, _PROBE):
+                os.pwrite(probe.fileno(), bytes(_PROBE), at)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error.errno
+    return 0
 
 
-# Bytes that are free where a disk is not full.
+# Bytes that are free where a disk is not full; and how many are written at a time to find out.
 _ROOM = 1 << 20
+_PROBE = 1 << 14
 
 _DAMAGE = (
     lmdb.CorruptedError,

@@ -122,6 +122,9 @@ class LmdbReadTransaction:
             if not batch:
                 return
             last = batch[-1][0]
+            if (stop is not None and last >= stop) if reverse else last < start:
+                # going on from there would never end
+                raise self._engine.out_of_order(last)
             if reverse and last < start:
                 yield [item for item in batch if item[0] >= start]
                 return
@@ -225,6 +228,8 @@ class LmdbWriteTransaction:
             if item is None:
                 return
             key = item[0]
+            if bound is not None and (key >= bound if reverse else key < bound):
+                raise self._engine.out_of_order(key)
             if key < start if reverse else stop is not None and key >= stop:
                 return
             yield item

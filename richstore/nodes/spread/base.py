@@ -19,12 +19,13 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from richstore import paging
+from richstore.codec import keys, records
 from richstore.codec.records import decode, is_plain, parse
-from richstore.errors import ClosedError, CorruptionError, DetachedError
+from richstore.errors import ClosedError, CorruptionError, DetachedError, FormatError
 from richstore.nodes.base import get_content, get_node
 from richstore.nodes.base import view as visible
-from richstore.pages import PAGE, cell_name, page_name, read_cell
-from richstore.tracker import Node, Spread
+from richstore.pages import CELL, PAGE, cell_name, page_name, read_cell
+from richstore.tracker import Node, Spread, explain
 from richstore.transaction import Transaction, current
 
 __all__ = ["FrozenView", "SpreadContent"]
@@ -50,11 +51,33 @@ class FrozenView:
         self.view = view
         self.decode = decode
         self.kept: OrderedDict[bytes, Any] = OrderedDict()
-        # main nodes of records that others refer to, by uid, and records of these still to be read
+        # main nodes of records that others refer to, by uid, and those whose records are still to
+        # be read, each with the name of that
         self.shared: dict[int, Node] = {}
-        self.todo: list[bytes] = []
+        self.todo: list[tuple[Node, bytes]] = []
         self.busy = False
         self.cells: dict[bytes, Any] = {}
+        # the records that have spread containers, by spread id
+        self.owners: dict[int, bytes] = {}
+
+    def place(self, name: bytes) -> str:
+        """Return where the value that a record belongs to is, as Python would write it."""
+        while name[:1] in (PAGE, CELL):
+            owner = self.owners.get(int.from_bytes(name[1:9], "big"))
+            if owner is None:
+                break
+            name = owner
+        try:
+            key = records.stored_key(self.view.get(name))
+            found = keys.decode_key(name[1:]) if key is None else records.load_blob(key)
+        except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
+            found = name
+        return f"[{found!r}]"
+
+    def explain(self, error: Exception, name: bytes) -> None:
+        """Let the error of a record, or of one it refers to, say which value was being read."""
+        if isinstance(error, (CorruptionError, FormatError)):
+            explain(error, self.place(name))
 
     def get(self, name: bytes) -> bytes | None:
         """Return what is stored under an engine key."""
@@ -66,6 +89,18 @@ class FrozenView:
                 "part of it was not loaded before; read what you need inside the with block"
             ) from None
         return stored
+
+    def unreadable(self, node: Node | None, error: Exception) -> Any:
+        """Raise the error of a record that others refer to; salvaging goes on without it.
+
+        Args:
+            node: the node whose content the record has; None when it is to be made by the record.
+            error: what was wrong.
+
+        Returns:
+            What stands in its place when `node` is None.
+        """
+        raise error
 
     def cell(self, name: bytes) -> Any:
         """Return an index or directory, or None."""
@@ -184,6 +219,20 @@ class SpreadContent(Spread):
             function: what does it, given the content that is current.
             arguments: handed on.
         """
+        try:
+            return self._read(method, function, *arguments)
+        except (CorruptionError, FormatError) as error:
+            self._explain(error)
+            raise
+
+    def _explain(self, error: Exception) -> None:
+        """Let an error say of which value this is a part."""
+        if self.frozen is not None:
+            self.frozen.explain(error, cell_name(self.cid))
+        elif self.node is not None and self.node.record is not None:
+            explain(error, self.node.record.path)
+
+    def _read(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
         if self.frozen is not None:
             return function(self, *arguments)
         node = self.node
@@ -327,6 +376,13 @@ class SpreadContent(Spread):
         Outside a transaction of the caller's own it is the state at the beginning, whatever is
         committed meanwhile.
         """
+        try:
+            yield from self._contents(reverse)
+        except (CorruptionError, FormatError) as error:
+            self._explain(error)
+            raise
+
+    def _contents(self, reverse: bool) -> Iterator[Any]:
         node = self.node
         if self.before is False and node is not None and node.record is not None:
             # replaced between the call of iter() and the first item
@@ -393,7 +449,9 @@ class SpreadContent(Spread):
                         return content
                     view = tracker.engine.read()
                     if view.id == tracker.seen:
-                        return type(content)(None, content.cid, FrozenView(view, frozen_value))
+                        frozen = FrozenView(view, frozen_value)
+                        frozen.owners[content.cid] = node.record.root.name
+                        return type(content)(None, content.cid, frozen)
                     view.close()
 
     def plain_pages(self) -> Iterator[tuple[Any, bool]]:
@@ -401,6 +459,13 @@ class SpreadContent(Spread):
 
         It is where the page holds lists, dicts and sets alone: then no faces are made.
         """
+        try:
+            yield from self._plain_pages()
+        except (CorruptionError, FormatError) as error:
+            self._explain(error)
+            raise
+
+    def _plain_pages(self) -> Iterator[tuple[Any, bool]]:
         past: Any = None
         tracker: Any = None
         if self.view() is not None:
