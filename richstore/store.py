@@ -237,14 +237,14 @@ class Store(Reading, MutableMapping[Any, Any]):
             return transaction.roots[name] is not None
         if tracker.find(name) is not None:
             return True
-        with tracker.view() as view:
+        with tracker.lock, tracker.view() as view:
             return view.get(name) is not None
 
     def __len__(self) -> int:
         if self._closed:
             raise self._closed_error()
         tracker = self._tracker
-        with tracker.view() as view:
+        with tracker.lock, tracker.view() as view:
             count = tracker.count(view.get)
         transaction = current(tracker)
         return count if transaction is None else count + transaction.count

@@ -23,6 +23,7 @@ not in it.
 
 from __future__ import annotations
 
+import operator
 import sys
 import threading
 import time
@@ -109,7 +110,7 @@ class Transaction:
         "engine",
         "flushed",
         "fresh",
-        "holds",
+        "held",
         "left",
         "levels",
         "memo",
@@ -137,7 +138,8 @@ class Transaction:
         self.outer: Transaction | None = None
         self.thread = _get_ident()
         self.task = _task()
-        self.holds = False
+        # has an item while it holds the writer's lock
+        self.held: list[bool] = []
         self.committing = False
         self.done = False
         self.ended = False
@@ -200,10 +202,10 @@ class Transaction:
                 f"open it with 'w' or 'c' to change it"
             )
         writer = tracker.writer
-        # Taking something and noting it stand on one line each: an interrupt comes between lines.
         try:
-            self.holds = writer.acquire(blocking=False)
-            if not self.holds:
+            # taken and noted in one call of C: an interrupt comes between calls
+            self.held.extend(filter(None, map(writer.acquire, (False,))))
+            if not self.held:
                 timeout = self._wait(writer, timeout)
             tracker.writer_thread = self.thread
             tracker.transaction = self
@@ -227,8 +229,9 @@ class Transaction:
                 f"let it finish first (for instance behind an asyncio.Lock)"
             )
         start = time.monotonic()
-        self.holds = writer.acquire(timeout=-1 if timeout is None else max(timeout, 0))
-        if not self.holds:
+        seconds = -1 if timeout is None else max(timeout, 0)
+        self.held.extend(filter(None, map(writer.acquire, (True,), (seconds,))))
+        if not self.held:
             raise LockTimeoutError(
                 f"another thread was writing to {tracker.engine.path} for more than {timeout} s; "
                 f"make its transactions shorter, or open the store with a larger timeout"
@@ -238,9 +241,10 @@ class Transaction:
     def _release(self) -> None:
         """Let the next writer in."""
         tracker = self.tracker
-        if self.holds:
+        if self.held:
             tracker.writer_thread = tracker.transaction = None
-            self.holds = tracker.writer.release() is not None  # type: ignore[func-returns-value]
+            # freed and noted in one call of C, as it was taken
+            self.held[:] = filter(None, map(operator.call, (tracker.writer.release,)))
         self.ended = True
 
     def forked(self) -> None:
@@ -275,39 +279,33 @@ class Transaction:
         if len(self.levels) > 1:
             self.release(self.levels[1])
         work = Commit(self)
+        number = self.tracker.seen
         try:
-            if not work.write():
+            if work.write():
+                number = self.engine.id
+                self.tracker.pending = number
+                self.engine.commit()
+            else:
                 self.engine.abort()
                 self._forget_numbers()
-                self._install(work, self.tracker.seen)
-                self._release()
-                return
-            self.tracker.pending = self.engine.id
-            self.engine.commit()
+            self._install(work, number)
         except BaseException:
             # an interrupt may have come when the engine was just done
-            if self.tracker.pending is not None and self._is_committed():
-                self._finish(work)
+            if self.done or (self.tracker.pending is not None and self._is_committed()):
+                # once more, whatever has been shown already
+                self._install(work, number)
             else:
                 with self.tracker.lock:
                     self.tracker.pending = None
                     self.tracker.installed.notify_all()
                 self.undo()
             raise
-        self._finish(work)
+        finally:
+            if not self.ended:
+                self._release()
 
     def _is_committed(self) -> bool:
         return self.tracker.last_commit() >= self.engine.id
-
-    def _finish(self, work: Commit) -> None:
-        """Show what is on disk, whatever interrupts, and let the next writer in."""
-        try:
-            self._install(work, self.engine.id)
-        except BaseException:
-            self._install(work, self.engine.id)
-            raise
-        finally:
-            self._release()
 
     def _install(self, work: Commit, commit: int) -> None:
         """Show what was committed to everybody."""

@@ -170,11 +170,14 @@ class LmdbWriteTransaction:
 
     __slots__ = ("__weakref__", "_engine", "id", "thread", "txn")
 
-    def __init__(self, engine: LmdbEngine, txn: lmdb.Transaction[bytes], thread: int) -> None:
+    txn: lmdb.Transaction[bytes]
+    id: int
+
+    def __init__(self, engine: LmdbEngine, thread: int) -> None:
         self._engine = engine
-        self.txn = txn
         self.thread = thread
-        self.id = txn.id()
+        # the engine begins it
+        self.txn = ENDED
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
@@ -255,11 +258,11 @@ class LmdbWriteTransaction:
         if self.txn is ENDED:
             return
         try:
-            self._let_go()
+            self.let_go()
         finally:
             self._engine.release()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Abort LMDB's transaction by freeing it.
 
         `abort` of lmdb waits for a moment when no other thread is reading, which with busy threads
@@ -308,8 +311,8 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
 
     __slots__ = ("_writes",)
 
-    def __init__(self, engine: LmdbEngine, txn: lmdb.Transaction[bytes], thread: int) -> None:
-        super().__init__(engine, txn, thread)
+    def __init__(self, engine: LmdbEngine, thread: int) -> None:
+        super().__init__(engine, thread)
         self._writes: dict[bytes, bytes | None] = {}
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -356,7 +359,7 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
     def _repeat_on_larger_map(self) -> None:
         engine = self._engine
         try:
-            self._let_go()
+            self.let_go()
             engine.grow()
             self.txn = engine.begin(None, None, True)
             if self.txn.id() != self.id:
