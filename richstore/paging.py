@@ -76,6 +76,8 @@ class Commit:
         self.suspects: dict[bytes, None] = {}
         self.counts: dict[bytes, int] = transaction.reclaimed
         self.hopeless: set[Record] = set()
+        # by engine key: the records of values that were replaced or deleted
+        self.replaced: dict[bytes, Record | None] = {}
 
     # --- the steps ---
 

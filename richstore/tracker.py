@@ -431,7 +431,7 @@ class Record:
         """Take a node that has left the value, or this record, out of it."""
         if self.nodes.get(node.slot) is node:
             del self.nodes[node.slot]
-            del self.faces[id(node.face)]
+            self.faces.pop(id(node.face), None)
             self.free.append(node.slot)
         node.record = None
 
@@ -1033,13 +1033,14 @@ class Tracker:
                 for what is on a page of it.
         """
         if content.before is None:
-            content.before = (before if held else None) or False
             prefix = pages.PAGE + content.cid.to_bytes(8, "big")
             for name in [name for name in list(self.live) if name.startswith(prefix)]:
                 record = self.live.get(name)
                 if record is not None:
                     content.kept[int.from_bytes(name[-8:], "big")] = record
                     self.forget(record, before, held=held)
+            # last, so that it is done again when it was interrupted
+            content.before = (before if held else None) or False
 
     def drop_mirror_of(self, cell: bytes) -> None:
         """Let the container that a cell belongs to show itself."""
@@ -1069,7 +1070,7 @@ class Tracker:
             recent, name, cost = self.recent, record.name, record.cost
             recent.pop(name, None)
             recent[name] = record
-            # the size and the cost change without a call between them, where an interrupt could come
+            # no call between the two, and so no interrupt
             self.recent_size += cost - self.costs.get(name, 0)
             self.costs[name] = cost
             while self.recent_size > self.cache_size and len(recent) > 1:

@@ -27,10 +27,8 @@ import operator
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any
 
 from richstore.encoding import reachable
@@ -45,6 +43,7 @@ from richstore.errors import (
 )
 from richstore.pages import CELL, PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
+from richstore.scope import Scope
 from richstore.tracker import Node, Record, Spread, Tracker
 
 __all__ = ["Savepoint", "Transaction", "current", "run"]
@@ -93,7 +92,7 @@ class Savepoint:
         self.count = count
 
 
-class Transaction:
+class Transaction(Scope):
     """All changes of one block: committed together, or none of them.
 
     Made by `Store.transaction()`, which is also how it is used; the methods here are for finer work
@@ -216,8 +215,7 @@ class Transaction:
             self.outer = _current.get()
             self.token = _current.set(self)
         except BaseException:
-            self.undo()
-            self.leave()
+            self.undo_to(0)
             raise
 
     def _wait(self, writer: threading.Lock, timeout: float | None) -> float | None:
@@ -254,7 +252,7 @@ class Transaction:
             while self.levels:
                 self._undo(self.levels.pop())
 
-    def leave(self) -> None:
+    def forget(self) -> None:
         """Stop being the current transaction."""
         # first of all, so that it holds in every context that still knows this transaction
         self.left = True
@@ -308,17 +306,17 @@ class Transaction:
         return self.tracker.last_commit() >= self.engine.id
 
     def _install(self, work: Commit, commit: int) -> None:
-        """Show what was committed to everybody."""
+        """Show what was committed to everybody; again, when it was interrupted."""
         tracker = self.tracker
         with tracker.lock:
             self.done = True
             for node in self.touched:
                 if node.tx is self:
                     old = node.content
+                    if isinstance(old, Spread) and old is not node.work:
+                        tracker.close_spread(old, work.before, False)
                     node.kind.install(node)
                     node.tx = None
-                    if isinstance(old, Spread) and old is not node.content:
-                        tracker.close_spread(old, work.before, False)
             # the old contents are to be free before it is asked who else holds what was in them
             old = None
             for node in self.levels[0].births:
@@ -331,7 +329,7 @@ class Transaction:
                 ):
                     node.record = None
             for name, root in self.roots.items():
-                old_root = tracker.live.get(name)
+                old_root = work.replaced.setdefault(name, tracker.live.get(name))
                 if old_root is not None and old_root is not root:
                     tracker.forget(old_root, work.before)
                 if root is not None and root.nodes:
@@ -400,14 +398,14 @@ class Transaction:
             raise ClosedError("this savepoint is no longer part of the transaction")
         with self.tracker.lock:
             while self.levels[-1] is not savepoint:
-                self._undo(self.levels.pop())
+                self._undo(self.levels[-1])
+                self.levels.pop()
             self._undo(savepoint)
 
     def release(self, savepoint: Savepoint) -> None:
         """Let the changes since `savepoint` belong to the level below it."""
         while savepoint in self.levels[1:]:
-            level = self.levels.pop()
-            below = self.levels[-1]
+            below, level = self.levels[-2:]
             below.births |= level.births
             for node, saved in level.saved.items():
                 below.saved.setdefault(node, saved)
@@ -418,20 +416,12 @@ class Transaction:
             for cid, (first, last) in level.flushed.items():
                 known = below.flushed.get(cid, (first, last))
                 below.flushed[cid] = (min(first, known[0]), max(last, known[1]))
+            # last: when this is interrupted, both are undone
+            self.levels.pop()
 
-    @contextmanager
-    def nested(self) -> Iterator[Transaction]:
-        """Run a block as a savepoint: an exception undoes the block, and goes on."""
-        level = self.savepoint()
-        try:
-            yield self
-        except BaseException:
-            if not self.ended and level in self.levels:
-                self.rollback_to(level)
-                self.release(level)
-            raise
-        if not self.ended:
-            self.release(level)
+    def nested(self) -> Nested:
+        """Return a context manager for a savepoint: an exception undoes its block, and goes on."""
+        return Nested(self)
 
     def _undo(self, level: Savepoint) -> None:
         for node, saved in level.saved.items():
@@ -666,9 +656,10 @@ class Transaction:
 
     def born(self, record: Record, node: Node) -> None:
         """Give a new node its place in a record."""
-        record.admit(node)
-        node.tx = self
+        # noted first: an interrupt may come in the middle
         self.levels[-1].births[node] = None
+        node.tx = self
+        record.admit(node)
 
     def revive(self, record: Record, node: Node) -> None:
         """Take a node that had left this record back into it."""
@@ -700,28 +691,70 @@ class Transaction:
             node.record.dismiss(node)
         node.tx = None
 
-    # --- as a context manager, for Store.transaction() ---
+    # --- as the context manager of `run`, and within `Store.transaction()` ---
 
     def __enter__(self) -> Transaction:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    @property
+    def depth(self) -> int:
+        """How many `with` statements are inside it."""
+        return 0
+
+    def leave(self, failed: bool) -> None:
+        """End the block: commit, or undo what has failed."""
         try:
             if self.ended:
                 return
-            if kind is None:
-                self.commit()
+            if failed:
+                self.undo()
             else:
-                self.undo()
+                self.commit()
         finally:
-            if not self.ended:
-                self.undo()
-            self.leave()
+            self.undo_to(0)
+
+    def undo_to(self, depth: int) -> None:
+        """Undo what has not been committed, and stop being the current transaction."""
+        if not self.left:
+            self.undo()
+            self.forget()
+
+
+class Nested(Scope):
+    """A block that is undone alone when it fails; see `Transaction.nested()`."""
+
+    __slots__ = ("level", "transaction")
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.level: Savepoint | None = None
+
+    def __enter__(self) -> Transaction:
+        transaction = self.transaction
+        transaction.check_open()
+        # noted first, and then there: an interrupt comes between
+        level = self.level = Savepoint(transaction.count)
+        transaction.levels.append(level)
+        return transaction
+
+    @property
+    def depth(self) -> int:
+        """How many `with` statements are inside it."""
+        return 0
+
+    def leave(self, failed: bool) -> None:
+        """End the block."""
+        transaction, level = self.transaction, self.level
+        if level is not None and not transaction.ended:
+            if failed and level in transaction.levels:
+                transaction.rollback_to(level)
+            transaction.release(level)
+        self.level = None
+
+    def undo_to(self, depth: int) -> None:
+        """Undo the block if it has not been left."""
+        if self.level is not None:
+            self.leave(True)
 
 
 def detached(node: Node) -> DetachedError:
@@ -756,7 +789,3 @@ def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], A
             attempt += 1
             if attempt == RETRIES or not transaction.committing:
                 raise
-        finally:
-            if not transaction.left:
-                transaction.undo()
-                transaction.leave()

@@ -208,6 +208,7 @@ class LmdbEngine:
                 transaction.txn = self._begin_again(error, lambda: self.begin(None, None, True))
             transaction.id = transaction.txn.id()
             self.writer = _ref(transaction)
+            transaction.locked = True
             return transaction
         except BaseException:
             # also when Ctrl-C arrives just after the lock was taken

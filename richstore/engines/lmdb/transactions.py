@@ -168,7 +168,7 @@ class LmdbWriteTransaction:
     Dropping it aborts it.
     """
 
-    __slots__ = ("__weakref__", "_engine", "id", "thread", "txn")
+    __slots__ = ("__weakref__", "_engine", "id", "locked", "thread", "txn")
 
     txn: lmdb.Transaction[bytes]
     id: int
@@ -178,6 +178,8 @@ class LmdbWriteTransaction:
         self.thread = thread
         # the engine begins it
         self.txn = ENDED
+        # whether it may have the writer's lock still, when it has been interrupted
+        self.locked = False
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
@@ -252,15 +254,18 @@ class LmdbWriteTransaction:
                 _flock(fd, _UNLOCK)
             if engine.closing:
                 engine.release()
+            self.locked = False
 
     def abort(self) -> None:
         """Forget the writes and end; calling it after the end does nothing."""
-        if self.txn is ENDED:
+        if self.txn is ENDED and not self.locked:
             return
         try:
-            self.let_go()
+            if self.txn is not ENDED:
+                self.let_go()
         finally:
             self._engine.release()
+            self.locked = False
 
     def let_go(self) -> None:
         """Abort LMDB's transaction by freeing it.
@@ -288,6 +293,7 @@ class LmdbWriteTransaction:
     def abandon(self) -> None:
         """End without telling LMDB, in the child of a fork."""
         self.txn = ENDED
+        self.locked = False
 
 
 def _item_from(cursor: lmdb.Cursor[bytes], bound: bytes | None) -> tuple[bytes, bytes] | None:
