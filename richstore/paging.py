@@ -400,9 +400,9 @@ class Commit:
         record = Record(self.tracker, page_name(cid, pid), None, owner.record.root, owner)
         kind = self._kind(owner)
         main: Node = kind.make(None, -1, -1, kind.clean, kind.builtin(content))
-        self.tx.born(record, main)
         record.value = main.face
         self.made[record] = None
+        self.tx.born(record, main)
         return record
 
     def _split(self, record: Record, main: Node) -> list[Record]:

@@ -338,6 +338,7 @@ class Record:
         self.stored_key = stored_key
         self.root = self if root is None else root
         self.owner = owner
+        self.value = None
         self.nodes: dict[int, Node] = {}
         self.externals: dict[Node, int] = {}
         self.faces: dict[int, tuple[int, Any]] = {}

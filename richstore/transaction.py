@@ -436,7 +436,7 @@ class Transaction(Scope):
         for node in level.births:
             record = node.record
             if record is not None:
-                if record.owner is not None and record.main is node:
+                if record.owner is not None and record.value is node.face:
                     self.fresh.pop(record.name, None)
                     self.tracker.unload(record)
                 record.dismiss(node)

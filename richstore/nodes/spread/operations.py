@@ -67,9 +67,9 @@ def _new_page(tx: Transaction, node: Node, pid: int) -> Record:
     assert owner is not None
     record = Record(tx.tracker, page_name(node.work.cid, pid), None, owner.root, node)
     main = kind.make(None, -1, -1, kind.clean)
+    record.value = main.face
     tx.born(record, main)
     main.kids = []
-    record.value = main.face
     tx.fresh[record.name] = record
     tx.tracker.live[record.name] = record
     return record
