@@ -46,7 +46,7 @@ from richstore.paging import Commit, belongs, restore
 from richstore.scope import Scope
 from richstore.tracker import Node, Record, Spread, Tracker
 
-__all__ = ["Savepoint", "Transaction", "current", "run"]
+__all__ = ["Nested", "Savepoint", "Transaction", "current", "join", "run"]
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -100,6 +100,7 @@ class Transaction(Scope):
     """
 
     __slots__ = (
+        "broken",
         "built",
         "cells",
         "committing",
@@ -142,6 +143,8 @@ class Transaction(Scope):
         self.committing = False
         self.done = False
         self.ended = False
+        # whether an interrupt has undone it, which who goes on in its block has to be told
+        self.broken = False
         self.left = False
         self.levels = [Savepoint(0)]
         # the kept fragment and kids of every touched node, for the way back
@@ -266,6 +269,8 @@ class Transaction(Scope):
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
+        if self.broken:
+            raise self._broken_error()
         if self.ended:
             raise ClosedError("this transaction has ended; begin a new one")
         if not self.is_here():
@@ -373,6 +378,18 @@ class Transaction(Scope):
                     self._undo(self.levels[-1])
                     self.levels.pop()
         self._release()
+
+    def break_off(self) -> None:
+        """Undo everything: an interrupt came in the middle of an operation, which is half done."""
+        self.broken = True
+        self.undo()
+
+    @staticmethod
+    def _broken_error() -> ClosedError:
+        return ClosedError(
+            "an interrupt came in the middle of a change, and undid all of this transaction; let "
+            "it leave the block, and begin a new one"
+        )
 
     # --- savepoints ---
 
@@ -704,6 +721,8 @@ class Transaction(Scope):
     def leave(self, failed: bool) -> None:
         """End the block: commit, or undo what has failed."""
         try:
+            if self.broken and not failed:
+                raise self._broken_error()
             if self.ended:
                 return
             if failed:
@@ -768,6 +787,18 @@ def detached(node: Node) -> DetachedError:
     )
 
 
+def join(transaction: Transaction, work: Callable[[Transaction], Any]) -> Any:
+    """Run `work`, which does all or nothing when it raises an `Exception`, in a transaction."""
+    transaction.check_open()
+    try:
+        return work(transaction)
+    except Exception:
+        raise
+    except BaseException:
+        transaction.break_off()
+        raise
+
+
 def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], Any]) -> Any:
     """Run `work` in the current transaction, or in one of its own.
 
@@ -775,8 +806,7 @@ def run(tracker: Tracker, timeout: float | None, work: Callable[[Transaction], A
     """
     transaction = current(tracker)
     if transaction is not None:
-        transaction.check_open()
-        return work(transaction)
+        return join(transaction, work)
     attempt = 0
     while True:
         transaction = Transaction(tracker)

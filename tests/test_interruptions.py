@@ -1,21 +1,24 @@
-"""A KeyboardInterrupt at any bytecode: memory is what the disk is, and no lock is left behind.
+"""Ctrl-C at any bytecode: memory is what the disk is, and no lock is left behind.
 
-An operation runs under a trace function that raises at its n-th bytecode, for n = 1, 2, 3, … until
-the operation runs through. This is more than Ctrl-C can do: Python looks for signals only at the
-begin of a function, after a call, and when a loop goes round. After each interrupt, *while its
-traceback is still held* (as an `except` block and the interactive interpreter do), other threads and
-processes must be able to write, and what is in memory must be what is on disk: the state before, or
-the one after.
+An operation runs under a trace function that lets SIGINT arrive before its n-th bytecode, for
+n = 1, 2, 3, … until the operation runs through. Python raises the KeyboardInterrupt itself, where
+it looks for signals next: when a function begins, after a call, when a loop goes round; also in
+`finally`, in `__exit__`, and in callbacks. After each interrupt, *while its traceback is still
+held* (as an `except` block and the interactive interpreter do), other threads and processes must
+be able to write, and what is in memory must be what is on disk: the state before, or the one after.
 """
 
 from __future__ import annotations
 
 import _thread
+import bisect
+import contextlib
 import contextvars
 import dis
 import fcntl
 import functools
 import gc
+import itertools
 import os
 import random
 import shutil
@@ -23,7 +26,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -34,11 +37,14 @@ from conftest import TINY
 
 import richstore
 from richstore import paging
+from richstore.engines.lmdb.transactions import ENDED, LmdbWriteTransaction
+from richstore.store import Block
+from richstore.transaction import Transaction
 
 pytestmark = pytest.mark.timeout(0)
 
-# Bytecodes between two that are tried, in the short form; the offset is another one each time.
-STRIDE = 251
+# How many bytecodes of an operation are tried in the short form, others each time.
+TRIED = 15
 
 
 class Pair:
@@ -129,10 +135,12 @@ class Operation:
     Attributes:
         work: the operation.
         warm: whether all values are loaded before.
+        parts: what makes other states that may be there after an interrupt.
     """
 
     work: Callable[[Any], Any]
     warm: bool = True
+    parts: Sequence[Callable[[Any], Any]] = ()
 
 
 def fill(store: Any) -> None:
@@ -158,6 +166,12 @@ def block(store: Any) -> None:
         store["new"] = [1]
         store["dict"] = {"other": []}
         del store["set"]
+
+
+def empty(store: Any) -> None:
+    """Do nothing in a transaction."""
+    with store.transaction():
+        pass
 
 
 def nested(store: Any) -> None:
@@ -222,6 +236,48 @@ def walk(store: Any) -> None:
         assert list(view) == list(store)
 
 
+def caught(store: Any) -> None:
+    """Catch an interrupt of an operation inside a block, and go on in the block."""
+    interrupt = None
+    try:
+        with store.transaction():
+            try:
+                store["rows"].insert(3, [[7]])
+            except KeyboardInterrupt as error:
+                interrupt = error
+            store["list"].append([9])
+    except richstore.ClosedError:
+        # the block was undone, and says so
+        if interrupt is None:
+            raise
+    if interrupt is not None:
+        raise interrupt
+
+
+def caught_at_the_end(store: Any) -> None:
+    """Catch an interrupt of the last operation inside a block."""
+    interrupt = None
+    try:
+        with store.transaction():
+            store["list"].append([9])
+            try:
+                store["new"] = [1]
+                store["table"].update({"a": 1, "b": [2]})
+            except KeyboardInterrupt as error:
+                interrupt = error
+    except richstore.ClosedError:
+        if interrupt is None:
+            raise
+    if interrupt is not None:
+        raise interrupt
+
+
+def fails(store: Any) -> None:
+    """Try what raises an error by itself."""
+    with contextlib.suppress(ValueError):
+        store["rows"].remove("nothing like that")
+
+
 def swap(store: Any) -> None:
     """Move values between places in one transaction."""
     with store.transaction():
@@ -250,9 +306,20 @@ OPERATIONS = {
     "rows.sort": Operation(lambda store: store["rows"].sort(reverse=True)),
     "a generator": Operation(lambda store: store.__setitem__("new", ([n] for n in range(20)))),
     "block": Operation(block),
+    "empty": Operation(empty),
     "nested": Operation(nested),
     "rolled back": Operation(rolled_back),
     "rolled back by hand": Operation(rolled_back_by_hand),
+    "caught": Operation(caught, parts=[lambda store: store["list"].append([9])]),
+    "caught, cold": Operation(caught, False, [lambda store: store["list"].append([9])]),
+    "caught at the end": Operation(
+        caught_at_the_end,
+        parts=[
+            lambda store: store["list"].append([9]),
+            lambda store: store.update(list=[0, [9]], new=[1]),
+        ],
+    ),
+    "fails": Operation(fails),
     "swap": Operation(swap),
     "read": Operation(read, warm=False),
     "walk": Operation(walk, warm=False),
@@ -282,6 +349,11 @@ class Trial:
                 self._warm(store)
                 operation.work(store)
                 self.after = contents(store)
+        self.allowed = [self.before, self.after]
+        for part in operation.parts:
+            with self._open() as store:
+                part(store)
+                self.allowed.append(contents(store))
 
     def _open(self) -> Any:
         shutil.copyfile(self.template, self.path)
@@ -313,7 +385,7 @@ class Trial:
                 interrupt.run(lambda: self.operation.work(store))
             except KeyboardInterrupt as error:
                 place = place_of(error)
-                problem = self.problem(store, held, [self.before, self.after])
+                problem = self.problem(store, held, self.allowed)
             except Exception as error:
                 place = place_of(error)
                 problem = f"it raised {error!r}"
@@ -326,7 +398,8 @@ class Trial:
                 store.close()
             except Exception as error:
                 problem = problem or f"close() raised {error!r}"
-            problem = problem or self._problem_when_closed()
+            if not problem and is_open(self.path):
+                problem = "the file is still open"
         finally:
             gc.enable()
             sys.unraisablehook = hook
@@ -338,18 +411,11 @@ class Trial:
     def problem(self, store: Any, held: dict[str, Any], allowed: list[Any]) -> str:
         """Return what is wrong with an open store; "" if nothing is."""
 
-        def too_long(*_: Any) -> None:
-            raise TimeoutError("it waits for ever")
-
-        before = signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(5)
         try:
-            self._check(store, held, allowed)
+            with time_limit():
+                self._check(store, held, allowed)
         except Exception as error:
             return f"{type(error).__name__}: {str(error)[:200]}"
-        finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
         return ""
 
     def _check(self, store: Any, held: dict[str, Any], allowed: list[Any]) -> None:
@@ -378,20 +444,33 @@ class Trial:
         assert report.problems == []
         assert report.unreachable == 0
 
-    def _problem_when_closed(self) -> str:
-        names = {os.readlink(f"/proc/self/fd/{fd}") for fd in descriptors()}
-        return "the file is still open" if str(self.path) in names else ""
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """Let what waits for ever fail."""
+
+    def too_long(*_: Any) -> None:
+        raise TimeoutError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(5)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def is_open(path: Path) -> bool:
+    """Tell whether this process has a file open."""
+    fds = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return str(path) in [os.readlink(fd) for fd in fds if os.path.lexists(fd)]
 
 
 def place_of(error: BaseException) -> str:
     """Return where an exception was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
-
-
-def descriptors() -> list[str]:
-    """Return the open descriptors, without that of the listing itself."""
-    return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
 
 
 def in_thread(work: Callable[[], Any]) -> None:
@@ -412,22 +491,145 @@ def in_thread(work: Callable[[], Any]) -> None:
         raise AssertionError(f"in another thread: {failures[0]!r}")
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_interrupt_at_any_bytecode(
-    name: str,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """After a KeyboardInterrupt at any bytecode the state is the old or the new, and all goes on."""
-    monkeypatch.setattr(paging, "PAGE", 4 * TINY)
-    trial = Trial(OPERATIONS[name], tmp_path)
-    stride = 1 if request.config.getoption("--long") else STRIDE
-    at = random.randrange(1, stride + 1)
-    came, problems = True, []
-    while came:
+class OpenTrial:
+    """Opens and closes a file, each time with an interrupt at another bytecode."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.path = directory / "store"
+        for _ in range(2):
+            with self._open() as store:
+                store["list"] = [0]
+
+    def _open(self) -> Any:
+        return richstore.open(self.path, synchronous="off", timeout=1)
+
+    def interrupt_at(self, at: int) -> tuple[bool, str]:
+        """Return whether there was a bytecode of that number, and what was wrong afterwards."""
+        interrupt = Interrupt(at)
+        stores: list[Any] = []
+        if self.name == "new":
+            for name in (self.path, f"{self.path}-lock"):
+                Path(name).unlink(missing_ok=True)
+        elif self.name == "close":
+            stores.append(self._open())
+            assert stores[0]["list"]
+        place = problem = ""
+        try:
+            if self.name == "close":
+                interrupt.run(lambda: stores[0].close())
+            else:
+                interrupt.run(lambda: stores.append(self._open()))
+        except KeyboardInterrupt as error:
+            place = place_of(error)
+            problem = self._problem(stores)
+        else:
+            problem = self._problem(stores)
+        gc.collect()
+        if not problem and is_open(self.path):
+            problem = "the file is still open"
+        return interrupt.left <= 0, problem and f"bytecode {at}, {place}: {problem}"
+
+    def _problem(self, stores: list[Any]) -> str:
+        try:
+            with time_limit(), self._open() as store:
+                store["list"] = [0]
+                store["list"].append(1)
+                in_thread(lambda: store.__setitem__("other", 1))
+                assert store["list"] == [0, 1]
+                assert store.verify().problems == []
+            for one in stores:
+                one.close()
+        except Exception as error:
+            return repr(error)
+        return ""
+
+
+def last_point(trial: Any) -> int:
+    """Return how many bytecodes a trial has."""
+    return bisect.bisect(range(1 << 20), False, key=lambda at: not trial.interrupt_at(at + 1)[0])
+
+
+def points(trial: Any, request: pytest.FixtureRequest) -> Iterator[int]:
+    """Yield the bytecodes to try: each of them, or a few."""
+    if request.config.getoption("--long"):
+        yield from itertools.count(1)
+    else:
+        last = last_point(trial)
+        yield from sorted(random.sample(range(1, last + 1), min(TRIED, last)))
+
+
+def problems_at(trial: Any, numbers: Iterable[int]) -> list[str]:
+    """Return what is wrong after interrupts at some bytecodes, up to the last there is."""
+    found = []
+    for at in numbers:
         came, problem = trial.interrupt_at(at)
         if problem:
-            problems.append(problem)
-        at += stride
-    assert problems == []
+            found.append(problem)
+        if not came:
+            break
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "PAGE", 4 * TINY)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_interrupted_operation(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """After Ctrl-C at any bytecode the state is the old or the new one, and all goes on."""
+    trial = Trial(OPERATIONS[name], tmp_path)
+    assert problems_at(trial, points(trial, request)) == []
+
+
+@pytest.mark.parametrize("name", ["new", "open", "close"])
+def test_interrupted_open(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """After Ctrl-C at any bytecode of open() or close() the file can be opened, and is let go."""
+    trial = OpenTrial(name, tmp_path)
+    assert problems_at(trial, points(trial, request)) == []
+
+
+def usual_exit(self: Block, kind: Any, error: Any, trace: Any) -> None:
+    """End the block from an `__exit__` as classes have it."""
+    self.leave(kind is not None)
+
+
+install = Transaction._install
+
+
+def install_once(self: Transaction, *arguments: Any) -> None:
+    """Do not install again what an interrupted call has begun to install."""
+    if not self.done:
+        install(self, *arguments)
+
+
+def abort_once(self: LmdbWriteTransaction) -> None:
+    """Free the lock only in the call that ends LMDB's transaction."""
+    if self.txn is not ENDED:
+        self.let_go()
+        self._engine.release()
+
+
+@pytest.mark.parametrize(
+    ("owner", "attribute", "fault", "name"),
+    [
+        (Block, "__exit__", usual_exit, "empty"),
+        (Transaction, "_install", install_once, "list.append"),
+        (LmdbWriteTransaction, "abort", abort_once, "rolled back by hand"),
+    ],
+    ids=["exit", "install", "abort"],
+)
+def test_planted_fault_is_found(
+    owner: Any,
+    attribute: str,
+    fault: Any,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The trial of an operation fails where the library does not expect an interrupt."""
+    monkeypatch.setattr(owner, attribute, fault)
+    trial = Trial(OPERATIONS[name], tmp_path)
+    # each of them fails near the end of its operation
+    assert any(trial.interrupt_at(at)[1] for at in reversed(range(1, last_point(trial) + 1)))

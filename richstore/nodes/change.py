@@ -15,7 +15,7 @@ from richstore.errors import EncodingError
 from richstore.nodes.base import node_of
 from richstore.pages import Tree
 from richstore.tracker import Node, Record, Spread
-from richstore.transaction import Transaction, current, detached, run
+from richstore.transaction import Transaction, current, detached, join, run
 
 __all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]
 
@@ -80,14 +80,13 @@ def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: b
         raise detached(node)
     tracker = record.tracker
     transaction = current(tracker)
-    if transaction is not None:
-        transaction.check_open()
+
+    def work(transaction: Transaction) -> Any:
         return _apply(transaction, node, operation, arguments, removes)
-    return run(
-        tracker,
-        tracker.timeout,
-        lambda transaction: _apply(transaction, node, operation, arguments, removes),
-    )
+
+    if transaction is not None:
+        return join(transaction, work)
+    return run(tracker, tracker.timeout, work)
 
 
 def _apply(
