@@ -33,7 +33,7 @@ from typing import Any
 
 from richstore.errors import ConflictError, LockTimeoutError
 from richstore.tracker import Tracker
-from richstore.transaction import Savepoint, Transaction, current
+from richstore.transaction import Savepoint, Transaction, current, join
 
 __all__ = ["RETRIES", "run"]
 
@@ -73,8 +73,7 @@ def run(
     """
     transaction = current(tracker)
     if transaction is not None:
-        transaction.check_open()
-        return work(transaction)
+        return join(transaction, work)
     shares = is_plain is not None and tracker.slow_commits
     attempt = 0
     while True:
@@ -91,13 +90,14 @@ def run(
                 shares = request.outcome is _LEAD
                 continue
         transaction = Transaction(tracker)
-        requests: list[Request] = []
+        group: Group | None = None
         try:
             with transaction:
                 transaction.begin(timeout)
                 result = work(transaction)
                 if shares and (tracker.expected > 1 or tracker.requests):
-                    _lead(transaction, requests)
+                    group = Group(transaction)
+                    group.commit()
             return result
         except ConflictError:
             attempt += 1
@@ -108,40 +108,60 @@ def run(
                 raise
             shares = False
         finally:
-            if not transaction.left:
-                transaction.undo()
-                transaction.leave()
-            for request in requests:
-                request.end(transaction.done)
+            if group is not None:
+                group.end()
 
 
-def _lead(transaction: Transaction, taken: list[Request]) -> None:
-    """Commit a transaction together with the changes of other threads.
+class Group:
+    """A leader's transaction and the requests whose changes are made in it.
 
     Args:
-        transaction: the leader's, with its own change made.
-        taken: gets the requests whose changes are in it, or were tried.
+        transaction: the leader's, which makes its own change first.
+
+    Attributes:
+        requests: those that have been taken from the queue, and not been told what became of them.
     """
-    if _runs_code(transaction.levels[0]):
-        return
-    tracker = transaction.tracker
-    requests = tracker.requests
-    wanted = tracker.expected - 1
-    if len(requests) < wanted and tracker.patience > _SHORTEST:
-        full = tracker.full
-        full.acquire(blocking=False)
-        tracker.wanted = wanted
-        if len(requests) < wanted:
-            full.acquire(timeout=tracker.patience)
-        tracker.wanted = 0
-    while requests and len(taken) < _MOST:
-        taken.append(requests.popleft())
-        taken[-1].make(transaction)
-    transaction.shared = bool(taken)
-    start = _clock()
-    transaction.commit()
-    tracker.patience = min(_LONGEST, (_clock() - start) * _PART)
-    tracker.expected = 1 + len(taken) + len(requests)
+
+    __slots__ = ("requests", "transaction")
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.requests: list[Request] = []
+
+    def commit(self) -> None:
+        """Commit what the leader has changed together with the changes of others."""
+        transaction = self.transaction
+        if _runs_code(transaction.levels[0]):
+            return
+        tracker = transaction.tracker
+        queue = tracker.requests
+        wanted = tracker.expected - 1
+        if len(queue) < wanted and tracker.patience > _SHORTEST:
+            full = tracker.full
+            full.acquire(blocking=False)
+            tracker.wanted = wanted
+            if len(queue) < wanted:
+                full.acquire(timeout=tracker.patience)
+            tracker.wanted = 0
+        taken = self.requests
+        while queue and len(taken) < _MOST:
+            taken.append(queue.popleft())
+            taken[-1].make(transaction)
+        transaction.shared = bool(taken)
+        start = _clock()
+        transaction.commit()
+        tracker.patience = min(_LONGEST, (_clock() - start) * _PART)
+        tracker.expected = 1 + len(taken) + len(queue)
+
+    def end(self) -> None:
+        """Tell all what became of them."""
+        while self.requests:
+            self.requests[-1].end(self.transaction.done)
+            self.requests.pop()
+
+    def __del__(self) -> None:
+        # when an interrupt has come between
+        self.end()
 
 
 # What became of a request: it is on disk; it raised; its thread is to lead; to do it alone.
@@ -236,7 +256,8 @@ class Request:
         elif self.outcome is _FAILED and not committed:
             # what it found may have been made by one of the others
             self.outcome = _ALONE
-        self.sleep.release()
+        if self.sleep.locked():
+            self.sleep.release()
 
     def lead(self) -> None:
         """Let its thread be the next leader."""

@@ -76,6 +76,8 @@ class Commit:
         self.suspects: dict[bytes, None] = {}
         self.counts: dict[bytes, int] = transaction.reclaimed
         self.hopeless: set[Record] = set()
+        # by engine key: the records of values that were replaced or deleted
+        self.replaced: dict[bytes, Record | None] = {}
 
     # --- the steps ---
 
@@ -398,9 +400,9 @@ class Commit:
         record = Record(self.tracker, page_name(cid, pid), None, owner.record.root, owner)
         kind = self._kind(owner)
         main: Node = kind.make(None, -1, -1, kind.clean, kind.builtin(content))
-        self.tx.born(record, main)
         record.value = main.face
         self.made[record] = None
+        self.tx.born(record, main)
         return record
 
     def _split(self, record: Record, main: Node) -> list[Record]:

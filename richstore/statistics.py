@@ -54,7 +54,7 @@ def stats(tracker: Tracker) -> Stats:
     """Return the figures of a tracker and its engine."""
     engine = tracker.engine
     found = engine.stats()
-    with tracker.view() as view:
+    with tracker.lock, tracker.view() as view:
         values = tracker.count(view.get)
         if found.pages is None and found.file_size is None:
             # an engine without a file

@@ -29,10 +29,11 @@ from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
 from richstore.paging import compact
+from richstore.scope import Scope
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats, stats
 from richstore.tracker import FORMAT_KEY, Record, Tracker
-from richstore.transaction import Transaction, current
+from richstore.transaction import Nested, Transaction, current
 from richstore.verification import Report, verify
 
 __all__ = ["Store", "open"]
@@ -238,14 +239,14 @@ class Store(Reading, MutableMapping[Any, Any]):
             return transaction.roots[name] is not None
         if tracker.find(name) is not None:
             return True
-        with tracker.view() as view:
+        with tracker.lock, tracker.view() as view:
             return view.get(name) is not None
 
     def __len__(self) -> int:
         if self._closed:
             raise self._closed_error()
         tracker = self._tracker
-        with tracker.view() as view:
+        with tracker.lock, tracker.view() as view:
             count = tracker.count(view.get)
         transaction = current(tracker)
         return count if transaction is None else count + transaction.count
@@ -674,14 +675,16 @@ class Store(Reading, MutableMapping[Any, Any]):
             self.close()
 
 
-class Block:
+class Block(Scope):
     """The context manager of `Store.transaction()`."""
+
+    __slots__ = ("_entered", "_outer", "_progress", "_store", "_timeout")
 
     def __init__(self, store: Store, timeout: float | None, progress: Progress | None) -> None:
         self._store = store
         self._timeout = timeout
         self._progress = progress
-        self._entered: list[Any] = []
+        self._entered: list[Transaction | Nested] = []
         # of a block within one that tells of progress itself
         self._outer: Progress | None = None
 
@@ -695,8 +698,8 @@ class Block:
         if transaction is not None:
             transaction.check_open()
             inner = transaction.nested()
-            inner.__enter__()
             self._entered.append(inner)
+            inner.__enter__()
             if self._progress is not None:
                 self._outer, transaction.progress = transaction.progress, self._progress
             return transaction
@@ -710,29 +713,38 @@ class Block:
             raise
         return transaction
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    @property
+    def depth(self) -> int:
+        """How many `with` statements are inside it."""
+        return len(self._entered)
+
+    def leave(self, failed: bool) -> None:
+        """Commit, or undo when it has failed, and end the innermost."""
         entered = self._entered[-1]
-        if self._progress is not None and not isinstance(entered, Transaction):
-            transaction = current(self._store._tracker)
-            if transaction is not None:
-                transaction.progress = self._outer
         try:
-            entered.__exit__(kind, error, traceback)
+            if not isinstance(entered, Transaction):
+                self._progress_as_before(entered)
+            entered.leave(failed)
         finally:
-            if not isinstance(entered, Transaction) or entered.left:
-                self._entered.pop()
+            self.undo_to(len(self._entered) - 1)
+
+    def undo_to(self, depth: int) -> None:
+        """Undo and end all that are deeper."""
+        while len(self._entered) > depth:
+            entered = self._entered[-1]
+            if not isinstance(entered, Transaction):
+                self._progress_as_before(entered)
+            entered.undo_to(0)
+            self._entered.pop()
+
+    def _progress_as_before(self, entered: Nested) -> None:
+        if self._progress is not None:
+            entered.transaction.progress = self._outer
 
     def __del__(self) -> None:
-        # an interrupt came after __enter__ and before the block: nothing was to be committed
-        for entered in reversed(getattr(self, "_entered", ())):
-            if isinstance(entered, Transaction):
-                entered.undo()
-                entered.leave()
+        # entered by hand, and never left
+        if getattr(self, "_entered", None):
+            self.undo_to(0)
 
 
 def _merge(

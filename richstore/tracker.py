@@ -339,6 +339,7 @@ class Record:
         self.stored_key = stored_key
         self.root = self if root is None else root
         self.owner = owner
+        self.value = None
         self.nodes: dict[int, Node] = {}
         self.externals: dict[Node, int] = {}
         self.faces: dict[int, tuple[int, Any]] = {}
@@ -433,7 +434,7 @@ class Record:
         """Take a node that has left the value, or this record, out of it."""
         if self.nodes.get(node.slot) is node:
             del self.nodes[node.slot]
-            del self.faces[id(node.face)]
+            self.faces.pop(id(node.face), None)
             self.free.append(node.slot)
         node.record = None
 
@@ -605,27 +606,27 @@ class Tracker:
                 return
             if self.closed:
                 raise ClosedError(f"the store {self.engine.path} is closed")
-            with self.view():
+            with self.lock, self.view():
                 pass
 
     @contextmanager
     def view(self) -> Iterator[ReadTransaction]:
-        """Give a read transaction of just the state that records have; locks the tracker.
+        """Give a read transaction of just the state that records have.
 
-        A caller that has it locked already must know that it may be unlocked for a moment.
+        The caller has locked the tracker, with a `with` of its own: an interrupt inside this one
+        leaves it suspended as long as anybody holds the traceback. It may be unlocked for a moment.
         """
-        with self.lock:
-            while True:
-                transaction = self.engine.read()
-                try:
-                    if self.pending is None or transaction.id < self.pending:
-                        self.catch_up(transaction.id, transaction.get)
-                        yield transaction
-                        return
-                finally:
-                    transaction.close()
-                # another thread is between the engine's commit and its installation
-                self.installed.wait(0.05)
+        while True:
+            transaction = self.engine.read()
+            try:
+                if self.pending is None or transaction.id < self.pending:
+                    self.catch_up(transaction.id, transaction.get)
+                    yield transaction
+                    return
+            finally:
+                transaction.close()
+            # another thread is between the engine's commit and its installation
+            self.installed.wait(0.05)
 
     def catch_up(self, commit: int, get: Callable[[bytes], bytes | None]) -> None:
         """Mark stale what was changed by the commits from `seen` to `commit`."""
@@ -687,7 +688,7 @@ class Tracker:
         if record is not None:
             return True, record.value
         self.misses += 1
-        with self.view() as transaction:
+        with self.lock, self.view() as transaction:
             return self.read_in(name, transaction.get(name), transaction)
 
     def read_in(self, name: bytes, stored: bytes | None, view: View) -> tuple[bool, Any]:
@@ -709,7 +710,7 @@ class Tracker:
 
     def reload(self, record: Record) -> None:
         """Load a stale record again, or let its nodes go when it is gone."""
-        with self.view() as transaction:
+        with self.lock, self.view() as transaction:
             if record.stale:
                 self._reload(record, transaction)
 
@@ -758,7 +759,7 @@ class Tracker:
         if writing is not None and writing.flushed and writing.is_here():
             # it may have been written by this very transaction
             return self._load_page(name, record, owner, writing.engine, remember)
-        with self.view() as view:
+        with self.lock, self.view() as view:
             return self._load_page(name, record, owner, view, remember)
 
     def _load_page(
@@ -1097,13 +1098,14 @@ class Tracker:
                 for what is on a page of it.
         """
         if content.before is None:
-            content.before = (before if held else None) or False
             prefix = pages.PAGE + content.cid.to_bytes(8, "big")
             for name in [name for name in list(self.live) if name.startswith(prefix)]:
                 record = self.live.get(name)
                 if record is not None:
                     content.kept[int.from_bytes(name[-8:], "big")] = record
                     self.forget(record, before, held=held)
+            # last, so that it is done again when it was interrupted
+            content.before = (before if held else None) or False
 
     def drop_mirror_of(self, cell: bytes) -> None:
         """Let the container that a cell belongs to show itself."""
@@ -1118,7 +1120,7 @@ class Tracker:
         try:
             return self.cells[name]
         except KeyError:
-            with self.view() as view:
+            with self.lock, self.view() as view:
                 found = pages.read_cell(name, view.get(name))
                 if len(self.cells) >= _CELLS:
                     self.cells.clear()
@@ -1130,16 +1132,21 @@ class Tracker:
     def remember(self, record: Record) -> None:
         """Keep a record loaded, least recently used ones making room."""
         with self.lock:
-            recent = self.recent
-            known = recent.pop(record.name, None)
-            if known is not None:
-                self.recent_size -= self.costs.pop(record.name)
-            recent[record.name] = record
-            cost = self.costs[record.name] = record.cost
-            self.recent_size += cost
+            recent, name, cost = self.recent, record.name, record.cost
+            recent.pop(name, None)
+            recent[name] = record
+            # no call between the two, and so no interrupt
+            self.recent_size += cost - self.costs.get(name, 0)
+            self.costs[name] = cost
             while self.recent_size > self.cache_size and len(recent) > 1:
-                name, _ = recent.popitem(last=False)
-                self.recent_size -= self.costs.pop(name)
+                self._uncount(recent.popitem(last=False)[0])
+
+    def _uncount(self, name: bytes) -> None:
+        """Let a record that is dropped cost nothing."""
+        cost = self.costs.get(name)
+        if cost is not None:
+            self.recent_size -= cost
+            del self.costs[name]
 
     def forget(self, record: Record, before: Any = None, *, held: bool = False) -> None:
         """Drop a record whose value has left the store.
@@ -1160,8 +1167,8 @@ class Tracker:
         if self.live.get(name) is record:
             del self.live[name]
         if self.recent.get(name) is record:
+            self._uncount(name)
             del self.recent[name]
-            self.recent_size -= self.costs.pop(name)
 
     # --- the file's own records ---
 

@@ -23,13 +23,12 @@ not in it.
 
 from __future__ import annotations
 
+import operator
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any
 
 from richstore.encoding import reachable
@@ -43,9 +42,10 @@ from richstore.errors import (
 )
 from richstore.pages import CELL, PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
+from richstore.scope import Scope
 from richstore.tracker import Node, Record, Spread, Tracker
 
-__all__ = ["Savepoint", "Transaction", "current", "detached"]
+__all__ = ["Nested", "Savepoint", "Transaction", "current", "detached", "join"]
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -88,7 +88,7 @@ class Savepoint:
         self.count = count
 
 
-class Transaction:
+class Transaction(Scope):
     """All changes of one block: committed together, or none of them.
 
     Made by `Store.transaction()`, which is also how it is used; the methods here are for finer work
@@ -96,6 +96,7 @@ class Transaction:
     """
 
     __slots__ = (
+        "broken",
         "built",
         "cells",
         "committing",
@@ -105,7 +106,7 @@ class Transaction:
         "engine",
         "flushed",
         "fresh",
-        "holds",
+        "held",
         "left",
         "levels",
         "memo",
@@ -134,12 +135,15 @@ class Transaction:
         self.outer: Transaction | None = None
         self.thread = _get_ident()
         self.task = _task()
-        self.holds = False
+        # has an item while it holds the writer's lock
+        self.held: list[bool] = []
         self.committing = False
         # whether other threads have made changes in it, see `group_commit`
         self.shared = False
         self.done = False
         self.ended = False
+        # whether an interrupt has undone it, which who goes on in its block has to be told
+        self.broken = False
         self.left = False
         self.levels = [Savepoint(0)]
         # the kept fragment and kids of every touched node, for the way back
@@ -199,10 +203,10 @@ class Transaction:
                 f"open it with 'w' or 'c' to change it"
             )
         writer = tracker.writer
-        # Taking something and noting it stand on one line each: an interrupt comes between lines.
         try:
-            self.holds = writer.acquire(blocking=False)
-            if not self.holds:
+            # taken and noted in one call of C: an interrupt comes between calls
+            self.held.extend(filter(None, map(writer.acquire, (False,))))
+            if not self.held:
                 timeout = self._wait(writer, timeout)
             tracker.writer_thread = self.thread
             tracker.transaction = self
@@ -213,8 +217,7 @@ class Transaction:
             self.outer = _current.get()
             self.token = _current.set(self)
         except BaseException:
-            self.undo()
-            self.leave()
+            self.undo_to(0)
             raise
 
     def _wait(self, writer: threading.Lock, timeout: float | None) -> float | None:
@@ -226,8 +229,9 @@ class Transaction:
                 f"let it finish first (for instance behind an asyncio.Lock)"
             )
         start = time.monotonic()
-        self.holds = writer.acquire(timeout=-1 if timeout is None else max(timeout, 0))
-        if not self.holds:
+        seconds = -1 if timeout is None else max(timeout, 0)
+        self.held.extend(filter(None, map(writer.acquire, (True,), (seconds,))))
+        if not self.held:
             raise LockTimeoutError(
                 f"another thread was writing to {tracker.engine.path} for more than {timeout} s; "
                 f"make its transactions shorter, or open the store with a larger timeout"
@@ -237,9 +241,10 @@ class Transaction:
     def _release(self) -> None:
         """Let the next writer in."""
         tracker = self.tracker
-        if self.holds:
+        if self.held:
             tracker.writer_thread = tracker.transaction = None
-            self.holds = tracker.writer.release() is not None  # type: ignore[func-returns-value]
+            # freed and noted in one call of C, as it was taken
+            self.held[:] = filter(None, map(operator.call, (tracker.writer.release,)))
             if tracker.requests:
                 tracker.wake_next()
         self.ended = True
@@ -251,7 +256,7 @@ class Transaction:
             while self.levels:
                 self._undo(self.levels.pop())
 
-    def leave(self) -> None:
+    def forget(self) -> None:
         """Stop being the current transaction."""
         # first of all, so that it holds in every context that still knows this transaction
         self.left = True
@@ -265,6 +270,8 @@ class Transaction:
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
+        if self.broken:
+            raise self._broken_error()
         if self.ended:
             raise ClosedError("this transaction has ended; begin a new one")
         if not self.is_here():
@@ -276,52 +283,46 @@ class Transaction:
         if len(self.levels) > 1:
             self.release(self.levels[1])
         work = Commit(self)
+        number = self.tracker.seen
         try:
-            if not work.write():
+            if work.write():
+                number = self.engine.id
+                self.tracker.pending = number
+                self.engine.commit()
+            else:
                 self.engine.abort()
                 self._forget_numbers()
-                self._install(work, self.tracker.seen)
-                self._release()
-                return
-            self.tracker.pending = self.engine.id
-            self.engine.commit()
+            self._install(work, number)
         except BaseException:
             # an interrupt may have come when the engine was just done
-            if self.tracker.pending is not None and self._is_committed():
-                self._finish(work)
+            if self.done or (self.tracker.pending is not None and self._is_committed()):
+                # once more, whatever has been shown already
+                self._install(work, number)
             else:
                 with self.tracker.lock:
                     self.tracker.pending = None
                     self.tracker.installed.notify_all()
                 self.undo()
             raise
-        self._finish(work)
+        finally:
+            if not self.ended:
+                self._release()
 
     def _is_committed(self) -> bool:
         return self.tracker.last_commit() >= self.engine.id
 
-    def _finish(self, work: Commit) -> None:
-        """Show what is on disk, whatever interrupts, and let the next writer in."""
-        try:
-            self._install(work, self.engine.id)
-        except BaseException:
-            self._install(work, self.engine.id)
-            raise
-        finally:
-            self._release()
-
     def _install(self, work: Commit, commit: int) -> None:
-        """Show what was committed to everybody."""
+        """Show what was committed to everybody; again, when it was interrupted."""
         tracker = self.tracker
         with tracker.lock:
             self.done = True
             for node in self.touched:
                 if node.tx is self:
                     old = node.content
+                    if isinstance(old, Spread) and old is not node.work:
+                        tracker.close_spread(old, work.before, False)
                     node.kind.install(node)
                     node.tx = None
-                    if isinstance(old, Spread) and old is not node.content:
-                        tracker.close_spread(old, work.before, False)
             # the old contents are to be free before it is asked who else holds what was in them
             old = None
             for node in self.levels[0].births:
@@ -334,7 +335,7 @@ class Transaction:
                 ):
                     node.record = None
             for name, root in self.roots.items():
-                old_root = tracker.live.get(name)
+                old_root = work.replaced.setdefault(name, tracker.live.get(name))
                 if old_root is not None and old_root is not root:
                     tracker.forget(old_root, work.before)
                 if root is not None and root.nodes:
@@ -379,6 +380,18 @@ class Transaction:
                     self.levels.pop()
         self._release()
 
+    def break_off(self) -> None:
+        """Undo everything: an interrupt came in the middle of an operation, which is half done."""
+        self.broken = True
+        self.undo()
+
+    @staticmethod
+    def _broken_error() -> ClosedError:
+        return ClosedError(
+            "an interrupt came in the middle of a change, and undid all of this transaction; let "
+            "it leave the block, and begin a new one"
+        )
+
     # --- savepoints ---
 
     def savepoint(self) -> Savepoint:
@@ -403,14 +416,14 @@ class Transaction:
             raise ClosedError("this savepoint is no longer part of the transaction")
         with self.tracker.lock:
             while self.levels[-1] is not savepoint:
-                self._undo(self.levels.pop())
+                self._undo(self.levels[-1])
+                self.levels.pop()
             self._undo(savepoint)
 
     def release(self, savepoint: Savepoint) -> None:
         """Let the changes since `savepoint` belong to the level below it."""
         while savepoint in self.levels[1:]:
-            level = self.levels.pop()
-            below = self.levels[-1]
+            below, level = self.levels[-2:]
             below.births |= level.births
             for node, saved in level.saved.items():
                 below.saved.setdefault(node, saved)
@@ -421,20 +434,12 @@ class Transaction:
             for cid, (first, last) in level.flushed.items():
                 known = below.flushed.get(cid, (first, last))
                 below.flushed[cid] = (min(first, known[0]), max(last, known[1]))
+            # last: when this is interrupted, both are undone
+            self.levels.pop()
 
-    @contextmanager
-    def nested(self) -> Iterator[Transaction]:
-        """Run a block as a savepoint: an exception undoes the block, and goes on."""
-        level = self.savepoint()
-        try:
-            yield self
-        except BaseException:
-            if not self.ended and level in self.levels:
-                self.rollback_to(level)
-                self.release(level)
-            raise
-        if not self.ended:
-            self.release(level)
+    def nested(self) -> Nested:
+        """Return a context manager for a savepoint: an exception undoes its block, and goes on."""
+        return Nested(self)
 
     def _undo(self, level: Savepoint) -> None:
         for node, saved in level.saved.items():
@@ -449,7 +454,7 @@ class Transaction:
         for node in level.births:
             record = node.record
             if record is not None:
-                if record.owner is not None and record.main is node:
+                if record.owner is not None and record.value is node.face:
                     self.fresh.pop(record.name, None)
                     self.tracker.unload(record)
                 record.dismiss(node)
@@ -669,9 +674,10 @@ class Transaction:
 
     def born(self, record: Record, node: Node) -> None:
         """Give a new node its place in a record."""
-        record.admit(node)
-        node.tx = self
+        # noted first: an interrupt may come in the middle
         self.levels[-1].births[node] = None
+        node.tx = self
+        record.admit(node)
 
     def revive(self, record: Record, node: Node) -> None:
         """Take a node that had left this record back into it."""
@@ -703,28 +709,72 @@ class Transaction:
             node.record.dismiss(node)
         node.tx = None
 
-    # --- as a context manager, for Store.transaction() ---
+    # --- as the context manager of `run`, and within `Store.transaction()` ---
 
     def __enter__(self) -> Transaction:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    @property
+    def depth(self) -> int:
+        """How many `with` statements are inside it."""
+        return 0
+
+    def leave(self, failed: bool) -> None:
+        """End the block: commit, or undo what has failed."""
         try:
+            if self.broken and not failed:
+                raise self._broken_error()
             if self.ended:
                 return
-            if kind is None:
-                self.commit()
+            if failed:
+                self.undo()
             else:
-                self.undo()
+                self.commit()
         finally:
-            if not self.ended:
-                self.undo()
-            self.leave()
+            self.undo_to(0)
+
+    def undo_to(self, depth: int) -> None:
+        """Undo what has not been committed, and stop being the current transaction."""
+        if not self.left:
+            self.undo()
+            self.forget()
+
+
+class Nested(Scope):
+    """A block that is undone alone when it fails; see `Transaction.nested()`."""
+
+    __slots__ = ("level", "transaction")
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.level: Savepoint | None = None
+
+    def __enter__(self) -> Transaction:
+        transaction = self.transaction
+        transaction.check_open()
+        # noted first, and then there: an interrupt comes between
+        level = self.level = Savepoint(transaction.count)
+        transaction.levels.append(level)
+        return transaction
+
+    @property
+    def depth(self) -> int:
+        """How many `with` statements are inside it."""
+        return 0
+
+    def leave(self, failed: bool) -> None:
+        """End the block."""
+        transaction, level = self.transaction, self.level
+        if level is not None and not transaction.ended:
+            if failed and level in transaction.levels:
+                transaction.rollback_to(level)
+            transaction.release(level)
+        self.level = None
+
+    def undo_to(self, depth: int) -> None:
+        """Undo the block if it has not been left."""
+        if self.level is not None:
+            self.leave(True)
 
 
 def detached(node: Node) -> DetachedError:
@@ -736,3 +786,15 @@ def detached(node: Node) -> DetachedError:
         f"back; it can still be read. Take the current one from the store, or assign this one to a "
         f"place in it"
     )
+
+
+def join(transaction: Transaction, work: Callable[[Transaction], Any]) -> Any:
+    """Run `work`, which does all or nothing when it raises an `Exception`, in a transaction."""
+    transaction.check_open()
+    try:
+        return work(transaction)
+    except Exception:
+        raise
+    except BaseException:
+        transaction.break_off()
+        raise

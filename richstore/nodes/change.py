@@ -17,7 +17,7 @@ from richstore.nodes.adopt import is_plain
 from richstore.nodes.base import node_of
 from richstore.pages import Tree
 from richstore.tracker import Node, Record, Spread
-from richstore.transaction import Transaction, current, detached
+from richstore.transaction import Transaction, current, detached, join
 
 __all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]
 
@@ -82,13 +82,16 @@ def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: b
         raise detached(node)
     tracker = record.tracker
     transaction = current(tracker)
-    if transaction is not None:
-        transaction.check_open()
+
+    def work(transaction: Transaction) -> Any:
         return _apply(transaction, node, operation, arguments, removes)
+
+    if transaction is not None:
+        return join(transaction, work)
     return run(
         tracker,
         tracker.timeout,
-        lambda transaction: _apply(transaction, node, operation, arguments, removes),
+        work,
         None if record.alone else lambda: is_plain(arguments),
     )
 

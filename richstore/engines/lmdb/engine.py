@@ -201,22 +201,25 @@ class LmdbEngine:
         if self.writer is not None or self._readonly or fd < 0:
             timeout = self._prepare_write(thread, timeout)
             fd = self.fd
-        txn = transaction = None
+        transaction = self._transaction(self, thread)
         try:
             try:
                 _flock(fd, _LOCK_NOW)
             except BlockingIOError:
                 wait_for_lock(fd, self._path, timeout)
+            # only ours has a reference to LMDB's, so that it can be ended whatever frames are kept
             try:
-                txn = self.begin(None, None, True)
+                transaction.txn = self.begin(None, None, True)
             except lmdb.Error as error:
-                txn = self._begin_again(error, lambda: self.begin(None, None, True))
-            transaction = self._transaction(self, txn, thread)
+                transaction.txn = self._begin_again(error, lambda: self.begin(None, None, True))
+            transaction.id = transaction.txn.id()
             self.writer = _ref(transaction)
+            transaction.locked = True
             return transaction
         except BaseException:
             # also when Ctrl-C arrives just after the lock was taken
-            txn = transaction = None
+            if transaction.txn is not ENDED:
+                transaction.let_go()
             if fd == self.fd >= 0:
                 _flock(fd, _UNLOCK)
             raise

@@ -171,13 +171,18 @@ class LmdbWriteTransaction:
     Dropping it aborts it.
     """
 
-    __slots__ = ("__weakref__", "_engine", "id", "thread", "txn")
+    __slots__ = ("__weakref__", "_engine", "id", "locked", "thread", "txn")
 
-    def __init__(self, engine: LmdbEngine, txn: lmdb.Transaction[bytes], thread: int) -> None:
+    txn: lmdb.Transaction[bytes]
+    id: int
+
+    def __init__(self, engine: LmdbEngine, thread: int) -> None:
         self._engine = engine
-        self.txn = txn
         self.thread = thread
-        self.id = txn.id()
+        # the engine begins it
+        self.txn = ENDED
+        # whether it may have the writer's lock still, when it has been interrupted
+        self.locked = False
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
@@ -254,17 +259,20 @@ class LmdbWriteTransaction:
                 _flock(fd, _UNLOCK)
             if engine.closing:
                 engine.release()
+            self.locked = False
 
     def abort(self) -> None:
         """Forget the writes and end; calling it after the end does nothing."""
-        if self.txn is ENDED:
+        if self.txn is ENDED and not self.locked:
             return
         try:
-            self._let_go()
+            if self.txn is not ENDED:
+                self.let_go()
         finally:
             self._engine.release()
+            self.locked = False
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Abort LMDB's transaction by freeing it.
 
         `abort` of lmdb waits for a moment when no other thread is reading, which with busy threads
@@ -290,6 +298,7 @@ class LmdbWriteTransaction:
     def abandon(self) -> None:
         """End without telling LMDB, in the child of a fork."""
         self.txn = ENDED
+        self.locked = False
 
 
 def _item_from(cursor: lmdb.Cursor[bytes], bound: bytes | None) -> tuple[bytes, bytes] | None:
@@ -313,8 +322,8 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
 
     __slots__ = ("_writes",)
 
-    def __init__(self, engine: LmdbEngine, txn: lmdb.Transaction[bytes], thread: int) -> None:
-        super().__init__(engine, txn, thread)
+    def __init__(self, engine: LmdbEngine, thread: int) -> None:
+        super().__init__(engine, thread)
         self._writes: dict[bytes, bytes | None] = {}
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -361,7 +370,7 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
     def _repeat_on_larger_map(self) -> None:
         engine = self._engine
         try:
-            self._let_go()
+            self.let_go()
             engine.grow()
             self.txn = engine.begin(None, None, True)
             if self.txn.id() != self.id:

@@ -544,7 +544,8 @@ class SpreadContent(Spread):
             scan = transaction.engine.scan(first, last, reverse=reverse)
         else:
             # inside `read`: the pages of this very state
-            with self._tracker().view() as view:
+            tracker = self._tracker()
+            with tracker.lock, tracker.view() as view:
                 yield from [
                     int.from_bytes(name[9:], "big")
                     for name, _ in view.scan(first, last, reverse=reverse)

@@ -350,8 +350,8 @@ def _spread(tx: Transaction, node: Node) -> None:
     pid = tracker.number() if is_list else STEP
     page = Record(tracker, page_name(cid, pid), None, record.root, node)
     main = kind.make(None, -1, -1, kind.clean, content.copy())
-    tx.born(page, main)
     page.value = main.face
+    tx.born(page, main)
     tx.fresh[page.name] = page
     tracker.live[page.name] = page
     if is_list:

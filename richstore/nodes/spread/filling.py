@@ -265,8 +265,8 @@ class Filler(ABC):
         kind: Any = node.kind
         record = Record(tx.tracker, page_name(self.cid, self.new_pid()), None, owner.root, node)
         main = kind.make(None, -1, -1, kind.clean)
-        tx.born(record, main)
         record.value = main.face
+        tx.born(record, main)
         adopter = Adopter(tx, record)
         adopter.memo = self.recall
         try:

@@ -40,7 +40,8 @@ def page_with(content: SpreadContent, key: Any) -> int | None:
         if transaction is not None:
             stored = transaction.entry(name)
         else:
-            with content._tracker().view() as view:
+            tracker = content._tracker()
+            with tracker.lock, tracker.view() as view:
                 stored = view.get(name)
     return None if stored is None else int.from_bytes(stored, "big")
 

@@ -8,8 +8,7 @@ touch everything *gather* the container first: it is whole until the commit.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from richstore import paging
@@ -30,7 +29,7 @@ from richstore.pages import (
     page_name,
 )
 from richstore.tracker import Node, Record, Spread
-from richstore.transaction import Transaction
+from richstore.transaction import Nested, Transaction
 
 __all__ = ["SPREAD_OPERATIONS", "gather"]
 
@@ -68,9 +67,9 @@ def _new_page(tx: Transaction, node: Node, pid: int) -> Record:
     assert owner is not None
     record = Record(tx.tracker, page_name(node.work.cid, pid), None, owner.root, node)
     main = kind.make(None, -1, -1, kind.clean)
+    record.value = main.face
     tx.born(record, main)
     main.kids = []
-    record.value = main.face
     tx.fresh[record.name] = record
     tx.tracker.live[record.name] = record
     return record
@@ -100,18 +99,25 @@ def gather(tx: Transaction, node: Node, content: Any = None) -> None:
     tx.removed(node.record)
 
 
-@contextmanager
-def _together(tx: Transaction) -> Iterator[None]:
-    """Do all of an operation on several pages or nothing; an object that occurs twice is one
+class _Together(Nested):
+    """Does all of an operation on several pages or nothing; an object that occurs twice is one
     node.
     """
-    outer = tx.memo
-    tx.memo = {} if outer is None else outer
-    try:
-        with tx.nested():
-            yield
-    finally:
-        tx.memo = outer
+
+    __slots__ = ("outer",)
+
+    def __enter__(self) -> Transaction:
+        transaction = super().__enter__()
+        self.outer = transaction.memo
+        if self.outer is None:
+            transaction.memo = {}
+        return transaction
+
+    def leave(self, failed: bool) -> None:
+        """End the block."""
+        if self.level is not None and self.outer is None:
+            self.transaction.memo = None
+        super().leave(failed)
 
 
 def _gathered(operation: Callable[..., Any], removes: bool) -> Callable[..., Any]:
@@ -241,7 +247,7 @@ def list_set(tx: Transaction, node: Node, index: Any, value: Any) -> None:
             f"attempt to assign sequence of size {len(value)} to extended slice of size "
             f"{len(wanted)}"
         )
-    with _together(tx):
+    with _Together(tx):
         for at, item in zip(wanted, value, strict=True):
             list_set(tx, node, at, item)
 
@@ -391,7 +397,7 @@ def dict_setdefault(tx: Transaction, node: Node, key: Any, default: Any) -> Any:
 
 
 def dict_update(tx: Transaction, node: Node, new: dict[Any, Any]) -> None:
-    with _together(tx):
+    with _Together(tx):
         for key, value in new.items():
             if isinstance(node.work, SpreadDict):
                 dict_set(tx, node, key, value)
@@ -449,7 +455,7 @@ def set_add(tx: Transaction, node: Node, item: Any) -> None:
 
 
 def set_update(tx: Transaction, node: Node, items: list[Any]) -> None:
-    with _together(tx):
+    with _Together(tx):
         for item in items:
             if isinstance(node.work, Spread):
                 set_add(tx, node, item)
@@ -474,7 +480,7 @@ def set_combine(tx: Transaction, node: Node, combine: Callable[..., Any], others
     if combine is set.union:
         set_update(tx, node, [item for other in others for item in other])
     elif combine is set.difference:
-        with _together(tx):
+        with _Together(tx):
             for item in [item for other in others for item in other]:
                 set_discard(tx, node, item)
     else:
