@@ -146,7 +146,8 @@ def small_places(generation: int) -> list[Place | Group]:
             f"{name}.registers",
             tuple(f"{name}.registers.{one}" for one in "ab"),
             inside("registers"),
-            lambda registers: [dict(registers)[one] for one in "ab"],
+            # dict(registers) would ask for one after the other
+            lambda registers: list(map(registers.copy().__getitem__, "ab")),
         ),
         _register(f"{name}.top", f"{name}.top", lambda root: root),
     ]
