@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from richstore.codec import records
+from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
 from richstore.tracker import Node, Record, Spread
@@ -190,7 +190,7 @@ def _known_order(transaction: Any, record: Record) -> tuple[list[Node], int | No
 def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     """Return the encoded form of a record whose nodes all live in it."""
     nodes, mains, _, new = reached
-    pickler: records.RecordPickler | None = None
+    pickler: stream.RecordPickler | None = None
     class_table: dict[type, int] = {}
     made: list[bytes] = []
     fragments: list[bytes] = []
@@ -242,7 +242,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     value = record.value
     face = record.faces.get(id(value))
     if face is not None:
-        root = records.reference(face[0])
+        root = stream.reference(face[0])
     else:
         pickler = pickler or _pickler(record, record.faces, transaction)
         root = pickler.body(value)
@@ -290,15 +290,15 @@ def _refuse_code(record: Record, node: Node) -> None:
     """Raise `CodeOfUserError` if encoding a node runs a user's code, which needs its own thread."""
     if not node.kind.keeps_fragment:
         record.alone = True
-        raise records.CodeOfUserError
+        raise stream.CodeOfUserError
 
 
 def _pickler(
     record: Record, memo: dict[int, tuple[int, Any]], transaction: Any
-) -> records.RecordPickler:
+) -> stream.RecordPickler:
     """Return a pickler for a record: a new one, or one that is not in use."""
     free = record.tracker.picklers
-    pickler = free.pop() if free else records.RecordPickler()
+    pickler = free.pop() if free else stream.RecordPickler()
     pickler.record = record if transaction.shared else None
     pickler.begin(memo)
     return pickler

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
-from richstore.codec import keys, records
+from richstore.codec import keys, records, stream
 from richstore.codec.keys import Key
 from richstore.errors import CorruptionError, FormatError
 from richstore.tracker import AFTER_ROOT, ROOT, explain
@@ -31,7 +31,7 @@ def name_of(key: Any) -> bytes:
 
 def stored_key(key: Any, name: bytes) -> bytes | None:
     """Return what a record has to keep of a key that its engine key does not tell."""
-    return None if keys.is_canonical(key, name[1:]) else records.dump_blob(key)
+    return None if keys.is_canonical(key, name[1:]) else stream.dump_blob(key)
 
 
 def user_key(name: bytes, stored: bytes | None) -> Any:

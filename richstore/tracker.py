@@ -35,7 +35,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from richstore import pages
-from richstore.codec import log, records
+from richstore.codec import log, records, stream
 from richstore.codec.classes import class_from_bytes
 from richstore.engines.base import Engine, ReadTransaction, WriteTransaction
 from richstore.errors import ClosedError, CorruptionError, FormatError
@@ -198,7 +198,7 @@ class Kind(Protocol):
     def names(self, node: Node) -> Iterable[Any]:
         """Return keys or attributes that other nodes are likely to have as well."""
 
-    def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
+    def encode(self, node: Node, pickler: stream.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the working content.
 
         What has to stand before all other fragments is appended to `made`.
@@ -422,7 +422,7 @@ class Record:
         slot = self.free.pop() if self.free else self.top
         self.top = max(self.top, slot + 1)
         place = self.names[name] = 2 * slot
-        self.named.append(records.name_fragment(place, name))
+        self.named.append(stream.name_fragment(place, name))
         return place
 
     def forget_names(self) -> None:
@@ -539,7 +539,7 @@ class Tracker:
         self.costs: dict[bytes, int] = {}
         self.recent_size = 0
         # picklers that are not in use, for the next record that is encoded
-        self.picklers: list[records.RecordPickler] = []
+        self.picklers: list[stream.RecordPickler] = []
         # nodes that another process has moved, by uid, until the record is read that has them now
         self.strays: dict[int, Node] = {}
         # nodes of stale records, by uid: they may be in another record now

@@ -17,10 +17,6 @@ so that aliases and cycles are plain memo references, unpickling is one pass in 
 are made before the stream starts, by a *prelude* that is not stored: its `NEXT_BUFFER` opcodes
 take the objects from a list, `MEMOIZE`d by explicit number. Who reads decides what is in that
 list.
-
-The pickler does the reverse with its own memo, set to `{id(node): (2n + 1, node)}`: nodes come
-out as `BINGET`s without a call into Python. Its `fast` mode keeps everything else out of the
-memo, which is what makes fragments independent of each other.
 """
 
 from __future__ import annotations
@@ -35,7 +31,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from richstore.codec import classes
-from richstore.errors import CorruptionError, EncodingError, FormatError
+from richstore.codec.opcodes import POP, STOP, put
+from richstore.errors import CorruptionError, FormatError
 
 __all__ = [
     "BUILT",
@@ -46,31 +43,19 @@ __all__ = [
     "NARROW_ROW",
     "SET",
     "SPREAD",
-    "CodeOfUserError",
     "Parts",
-    "RecordPickler",
-    "built_fragment",
     "count_of",
     "decode",
-    "dump_blob",
     "encode",
     "external",
-    "faces_in",
-    "fill_fragment",
     "is_plain",
     "load_blob",
-    "name_fragment",
-    "object_fragment",
     "parse",
-    "part_of",
     "read_external",
-    "reference",
     "row",
     "shape",
     "stored_key",
-    "unstorable",
     "with_count",
-    "written_fragments",
 ]
 
 VERSION = 1
@@ -90,13 +75,6 @@ LIST, DICT, SET, BUILT = 0, 1, 2, 3
 EXTERNAL = 4
 SPREAD = 5
 FIRST_CLASS = 16
-
-_POP = b"0"
-_BUILD = b"b"
-_BUILD_POP = _BUILD + _POP
-_STOP = b"."
-_TUPLE2 = b"\x86"
-_REDUCE = b"R"
 
 
 class Parts(NamedTuple):
@@ -121,325 +99,7 @@ class Parts(NamedTuple):
     stream: bytes
 
 
-# --- opcodes ------------------------------------------------------------------------------------
-
-
-def _get(place: int) -> bytes:
-    return b"h" + bytes((place,)) if place < 256 else b"j" + place.to_bytes(4, "little")
-
-
-def _put(place: int) -> bytes:
-    return b"q" + bytes((place,)) if place < 256 else b"r" + place.to_bytes(4, "little")
-
-
-def _take(slot: int, head: int) -> bytes:
-    """The prelude of one slot: raw container and face for containers, the face for others."""
-    face = b"\x97" + _put(2 * slot + 1) + _POP
-    return face if head >= EXTERNAL else b"\x97" + _put(2 * slot) + _POP + face
-
-
-def _make(slot: int, head: int) -> bytes:
-    """The prelude of one slot in a record read as plain data: containers are made right there."""
-    if head >= EXTERNAL:
-        return _take(slot, head)
-    return (b"]", b"}", b"\x8f")[head] + _put(2 * slot) + _put(2 * slot + 1) + _POP
-
-
-_GETS = [_get(place) for place in range(512)]
-
-
-def _get_raw(slot: int) -> bytes:
-    return _GETS[2 * slot] if slot < 256 else _get(2 * slot)
-
-
-def _get_face(slot: int) -> bytes:
-    return _GETS[2 * slot + 1] if slot < 256 else _get(2 * slot + 1)
-
-
-# --- writing ------------------------------------------------------------------------------------
-
-
-class CodeOfUserError(Exception):
-    """Encoding would run a user's code, in a thread that is not the user's; nobody gets this."""
-
-
-class RecordPickler(pickle.Pickler):
-    """Turns shallow contents into opcodes; `begin` readies it for one record.
-
-    With a `record`, code of users is not run: `CodeOfUserError`, and the record is `alone`.
-    """
-
-    def __init__(self) -> None:
-        self.record: Any = None
-        self._buffer = io.BytesIO()
-        self._faces: dict[int, tuple[int, Any]] = {}
-        self._start()
-
-    def _start(self) -> None:
-        super().__init__(self._buffer, 5)
-        self.fast = True
-        self.memo = self._faces
-
-    def begin(self, faces: dict[int, tuple[int, Any]]) -> None:
-        """Let `faces` come out as references: `{id(face): (2 * slot + 1, face)}`."""
-        self.memo = self._faces = faces
-
-    def release(self) -> None:
-        """Forget the faces: a pickler that waits for its next use must keep none alive."""
-        self.clear_memo()
-        self._faces = {}
-
-    def reducer_override(self, obj: Any) -> Any:
-        """Store by value the classes and functions that no name finds."""
-        if self.record is not None and classes.runs_code(type(obj)):
-            self.record.alone = True
-            raise CodeOfUserError
-        return _reduce_global(obj)
-
-    def body(self, content: Any) -> bytes:
-        """Return the opcodes that make `content`, without protocol, frame and stop.
-
-        Raises:
-            EncodingError: pickle refuses it.
-        """
-        buffer = self._buffer
-        buffer.seek(0)
-        buffer.truncate()
-        try:
-            self.dump(content)
-        except (EncodingError, CodeOfUserError):
-            self._start()
-            raise
-        except Exception as error:
-            self._start()
-            if not _holds_frozenset(content):
-                raise unstorable(content, error) from error
-            return self._assembled(content)
-        data = buffer.getvalue()
-        if _FROZENSET in data:
-            # CPython's fast mode enters a frozenset and never leaves it, and fails after 50 of them
-            self._start()
-        return data[11:-1] if data[2] == 0x95 else data[2:-1]
-
-    def _assembled(self, content: Any) -> bytes:
-        """Return the opcodes of what holds many frozensets, from those of its items."""
-        kind = type(content)
-        if not _holds_frozenset(content):
-            return self.body(content)
-        made = self._assembled
-        if kind is dict:
-            items = b"".join([made(key) + made(value) for key, value in content.items()])
-        else:
-            items = b"".join(map(made, content))
-        begin, end = _ASSEMBLED[kind]
-        return begin + items + end
-
-
-_FROZENSET = b"\x91"
-
-
-_ASSEMBLED: dict[type, tuple[bytes, bytes]] = {
-    list: (b"](", b"e"),
-    dict: (b"}(", b"u"),
-    set: (b"\x8f(", b"\x90"),
-    frozenset: (b"(", _FROZENSET),
-    tuple: (b"(", b"t"),
-}
-
-
-def _holds_frozenset(content: Any) -> bool:
-    kind = type(content)
-    if kind is frozenset:
-        return True
-    if kind is dict:
-        return any(map(_holds_frozenset, content)) or any(map(_holds_frozenset, content.values()))
-    return kind in _ASSEMBLED and any(map(_holds_frozenset, content))
-
-
-def unstorable(content: Any, error: Exception) -> EncodingError:
-    """Return the error for a value that pickle refused."""
-    kind = type(content)
-    return EncodingError(
-        f"a value of type {kind.__module__}.{kind.__qualname__} cannot be stored "
-        f"({type(error).__name__}: {error}); leave it out, or give its class a __getstate__ "
-        f"or __reduce__ that does"
-    )
-
-
-def _reduce_global(obj: Any) -> Any:
-    if isinstance(obj, type):
-        original = classes.original_class(obj)
-        if original is not obj:
-            return classes.original_class, (original,)
-        if classes.is_importable(obj) or obj in _NAMELESS:
-            return NotImplemented
-        return classes.by_value(obj)
-    if type(obj) is _FUNCTION and not classes.is_importable(obj):
-        return classes.by_value(obj)
-    return NotImplemented
-
-
-_FUNCTION = type(_reduce_global)
-_NAMELESS = (type(None), type(NotImplemented), type(...))
-
-
-class _BlobPickler(pickle.Pickler):
-    def reducer_override(self, obj: Any) -> Any:
-        return _reduce_global(obj)
-
-
-def dump_blob(value: Any) -> bytes:
-    """Pickle a value on its own, aliases and cycles kept; for what holds no nodes."""
-    buffer = io.BytesIO()
-    try:
-        _BlobPickler(buffer, 5).dump(value)
-    except EncodingError:
-        raise
-    except Exception as error:
-        raise unstorable(value, error) from error
-    return buffer.getvalue()
-
-
-def load_blob(blob: bytes) -> Any:
-    """Return the value of `dump_blob`."""
-    return _Unpickler(io.BytesIO(blob)).load()
-
-
-def reference(place: int) -> bytes:
-    """Return the opcodes of a reference to a place of the memo."""
-    return _GETS[place] if place < 512 else _get(place)
-
-
-def name_fragment(place: int, name: str) -> bytes:
-    """Return the opcodes that put a string into a place of the memo, ahead of all fragments."""
-    text = name.encode("utf-8", "surrogatepass")
-    size = len(text)
-    head = b"\x8c" + bytes((size,)) if size < 256 else b"X" + size.to_bytes(4, "little")
-    return head + text + _put(place) + _POP
-
-
-def fill_fragment(slot: int, body: bytes) -> bytes:
-    """Return the fragment of a list, dict or set from the opcodes of its content.
-
-    The body begins with the one opcode that makes an empty container; the container that is
-    there already takes its place.
-    """
-    return _get_raw(slot) + body[1:] + _POP
-
-
-def written_fragments(
-    slots: list[int], ends: list[int], is_object: list[bool], written: bytes
-) -> list[bytes]:
-    """Return the fragments of nodes that one pickler wrote one behind the other.
-
-    Args:
-        slots: theirs.
-        ends: where each ends in what was written.
-        is_object: whether each is an instance; the rest are lists, dicts and sets.
-        written: all that the pickler wrote.
-    """
-    found: list[bytes] = []
-    start = 0
-    for slot, end, instance in zip(slots, ends, is_object, strict=True):
-        # protocol, frame; and STOP
-        first = start + (11 if written[start + 2] == 0x95 else 2)
-        if instance:
-            found.append(_get_face(slot) + written[first : end - 1] + _BUILD_POP)
-        else:
-            # the opcode that makes an empty container is left out
-            found.append(_get_raw(slot) + written[first + 1 : end - 1] + _POP)
-        start = end
-    return found
-
-
-def object_fragment(slot: int, state: bytes) -> bytes:
-    """Return the fragment of an instance from the opcodes of its state."""
-    return _get_face(slot) + state + _BUILD_POP
-
-
-def built_fragment(
-    slot: int, pickler: RecordPickler, parts: tuple[Any, ...]
-) -> tuple[bytes, bytes]:
-    """Return the two fragments of a node whose object is made by a call in the stream.
-
-    Args:
-        parts: what `__reduce_ex__` returned.
-
-    Returns:
-        The opcodes that make the object and its face, and those that fill the object.
-    """
-    function, arguments, state, listitems, dictitems, setter = (*parts, *(None,) * 4)[:6]
-    make = b"".join(
-        (
-            pickler.body(function),
-            pickler.body(arguments),
-            _REDUCE,
-            _put(2 * slot),
-            _POP,
-            # the face: wrap(slot, raw), which is the raw object itself when read as plain data
-            _WRAP,
-            pickler.body(slot),
-            _get_raw(slot),
-            _TUPLE2,
-            _REDUCE,
-            _put(2 * slot + 1),
-            _POP,
-        )
-    )
-    fill = [_get_raw(slot)]
-    if listitems is not None:
-        fill.append(pickler.body(list(listitems))[1:])
-    if dictitems is not None:
-        fill.append(pickler.body(dict(dictitems))[1:])
-    if state is not None and setter is None:
-        fill += (pickler.body(state), _BUILD)
-    elif state is not None:
-        fill += (_POP, pickler.body(setter), _get_raw(slot))
-        fill += (pickler.body(state), _TUPLE2, _REDUCE)
-    fill.append(_POP)
-    return make, b"".join(fill) if len(fill) > 2 else b""
-
-
-_WRAP = b"\x8c\x0arichstore.\x8c\x04wrap\x93"
-
-
-class _FaceFinder(pickle.Pickler):
-    """Finds what a value refers to by pickling it in vain; for values of unknown make."""
-
-    def __init__(self, is_face: Callable[[Any], bool]) -> None:
-        super().__init__(io.BytesIO(), 5)
-        self.is_face = is_face
-        self.found: list[Any] = []
-
-    def persistent_id(self, obj: Any) -> Any:
-        if self.is_face(obj):
-            self.found.append(obj)
-            return 0
-        return None
-
-    def reducer_override(self, obj: Any) -> Any:
-        return _reduce_global(obj)
-
-
-def faces_in(value: Any, is_face: Callable[[Any], bool]) -> list[Any]:
-    """Return every face that pickling `value` would meet.
-
-    Raises:
-        EncodingError: pickle refuses it.
-    """
-    finder = _FaceFinder(is_face)
-    try:
-        finder.dump(value)
-    except EncodingError:
-        raise
-    except Exception as error:
-        raise unstorable(value, error) from error
-    return finder.found
-
-
-def part_of(value: Any, whole: Any) -> bool:
-    """Tell whether pickling `whole` would meet the very object `value`."""
-    return bool(faces_in(whole, lambda obj: obj is value))
+# --- writing --------------------------------------------------------------------------------------
 
 
 def encode(
@@ -485,7 +145,7 @@ def encode(
             flags |= _HAS_LINKS
             _add(parts, links)
     parts += fragments
-    parts += (root, _STOP)
+    parts += (root, STOP)
     body = b"".join(parts)
     return _ENVELOPE.pack(VERSION, flags, zlib.crc32(body, zlib.crc32(name, flags))) + body
 
@@ -518,6 +178,20 @@ def read_external(link: bytes) -> tuple[int, int, bytes, bytes]:
 
 
 _BIG_ENDIAN = struct.pack("=H", 1) == b"\x00\x01"
+
+
+def _take(slot: int, head: int) -> bytes:
+    """The prelude of one slot: raw container and face for containers, the face for others."""
+    face = b"\x97" + put(2 * slot + 1) + POP
+    return face if head >= EXTERNAL else b"\x97" + put(2 * slot) + POP + face
+
+
+def _make(slot: int, head: int) -> bytes:
+    """The prelude of one slot in a record read as plain data: containers are made right there."""
+    if head >= EXTERNAL:
+        return _take(slot, head)
+    return (b"]", b"}", b"\x8f")[head] + put(2 * slot) + put(2 * slot + 1) + POP
+
 
 # --- reading ------------------------------------------------------------------------------------
 
@@ -685,6 +359,11 @@ _IMPORTING = (0x93, 0x63, 0x69, 0x82, 0x83, 0x84)
 # The preludes of the tables seen lately: records that were written alike have the same slots.
 _preludes: dict[tuple[Any, ...], bytes] = {}
 _PRELUDES = 256
+
+
+def load_blob(blob: bytes) -> Any:
+    """Return the value of `dump_blob`."""
+    return _Unpickler(io.BytesIO(blob)).load()
 
 
 def _prelude(table: array[int], plain: bool) -> bytes:

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from richstore.codec.records import dump_blob
+from richstore.codec.stream import dump_blob
 from richstore.errors import EncodingError
 from richstore.nodes.base import node_of
 from richstore.tracker import Node, Record, Spread

@@ -21,7 +21,7 @@ from collections.abc import (
 from itertools import chain
 from typing import Any
 
-from richstore.codec import records
+from richstore.codec import records, stream
 from richstore.nodes import operations as op
 from richstore.nodes.adopt import ATOMS, FEW, HANDLERS, SIMPLE, Adopter
 from richstore.nodes.base import (
@@ -269,11 +269,11 @@ class ContainerKind(ABC):
         """Return keys that other nodes are likely to have as well."""
         return ()
 
-    def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
+    def encode(self, node: Node, pickler: stream.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the container."""
         if isinstance(node.work, SpreadContent):
             return b""
-        return records.fill_fragment(node.slot, pickler.body(node.work))
+        return stream.fill_fragment(node.slot, pickler.body(node.work))
 
     def expire(self, node: Node) -> None:
         """Make the face load the record before its next use."""

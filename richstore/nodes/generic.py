@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, MutableMapping, MutableSequence,
 from types import FunctionType
 from typing import Any
 
-from richstore.codec import containers, records
+from richstore.codec import containers, records, stream
 from richstore.errors import EncodingError, ReadOnlyError
 from richstore.nodes.adopt import ATOMS, Adopter, is_atom
 from richstore.nodes.base import (
@@ -116,7 +116,7 @@ class GenericKind:
     def state(self, raw: Any) -> Any:
         """Return what tells two states apart."""
         if self.base is None:
-            return records.dump_blob(raw)
+            return stream.dump_blob(raw)
         inside = containers.items(raw)
         flat = [*inside, *inside.values()] if isinstance(inside, dict) else list(inside or ())
         named = containers.attributes(raw)
@@ -209,14 +209,14 @@ class GenericKind:
         if self.base is None:
             return []
         self.adopt_inside(node.work, adopt, adopt.hashed)
-        found = records.faces_in(self.parts(node), is_face)
+        found = stream.faces_in(self.parts(node), is_face)
         return [kid for face in found if (kid := node_of(face)) is not None]
 
     def parts(self, node: Node) -> tuple[Any, ...]:
         """Return how the object is made again, in the form of a pickle reduction."""
         raw = node.work
         if self.base is None:
-            return records.load_blob, (records.dump_blob(raw),)
+            return records.load_blob, (stream.dump_blob(raw),)
         state = (containers.items(raw), containers.attributes(raw))
         return (
             containers.make,
@@ -237,11 +237,11 @@ class GenericKind:
         """Return nothing: the object's own reduction says what is written."""
         return ()
 
-    def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
+    def encode(self, node: Node, pickler: stream.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment that fills the object; the one that makes it goes to `made`."""
         parts = self.parts(node)
-        make, fill = records.built_fragment(node.slot, pickler, parts)
-        if self.base is None or not records.faces_in(parts[1], is_face):
+        make, fill = stream.built_fragment(node.slot, pickler, parts)
+        if self.base is None or not stream.faces_in(parts[1], is_face):
             made.append(make)
             return fill
         return make + fill
@@ -303,7 +303,7 @@ def _protect(raw: Any) -> None:
 
 
 def _copy_opaque(raw: Any) -> Any:
-    made = records.load_blob(records.dump_blob(raw))
+    made = records.load_blob(stream.dump_blob(raw))
     # an unpickled array may lie in memory that cannot be written
     return made.copy() if _is_array(made) else made
 
@@ -385,7 +385,7 @@ def _is_part(result: Any, raw: Any) -> bool:
         if isinstance(raw, numpy.ndarray) and numpy.shares_memory(result, raw):
             result.flags.writeable = False
         return False
-    return records.part_of(result, raw)
+    return stream.part_of(result, raw)
 
 
 def frozen(value: Any) -> Any:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from types import MemberDescriptorType
 from typing import Any
 
-from richstore.codec import records
+from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
 from richstore.nodes.adopt import ATOMS, FEW, Adopter
@@ -197,7 +197,7 @@ class InstanceKind:
                     value = adopted
             kids += nodes_in(value)
         if not self.keeps_fragment:
-            found = map(node_of, records.faces_in(self._reduction(node), is_face))
+            found = map(node_of, stream.faces_in(self._reduction(node), is_face))
             kids += [kid for kid in found if kid is not None and kid is not node]
         return kids
 
@@ -219,7 +219,7 @@ class InstanceKind:
         except EncodingError:
             raise
         except Exception as error:
-            raise records.unstorable(node.face, error) from error
+            raise stream.unstorable(node.face, error) from error
 
     def _reduce(self, face: Any) -> Any:
         if self.standard:
@@ -250,14 +250,14 @@ class InstanceKind:
         own = layout.dict_descriptor.__get__(node.face) if layout.has_dict else ()
         return [*own, *layout.slots] if layout.slots else own
 
-    def encode(self, node: Node, pickler: records.RecordPickler, made: list[bytes]) -> bytes:
+    def encode(self, node: Node, pickler: stream.RecordPickler, made: list[bytes]) -> bytes:
         """Return the fragment of the instance's state."""
         if self.keeps_fragment:
             state = self.layout.pickled_state(node.face)
-            return records.object_fragment(node.slot, pickler.body(state))
+            return stream.object_fragment(node.slot, pickler.body(state))
         if self.standard:
-            return records.object_fragment(node.slot, pickler.body(self._reduction(node)))
-        make, fill = records.built_fragment(node.slot, pickler, self._reduction(node))
+            return stream.object_fragment(node.slot, pickler.body(self._reduction(node)))
+        make, fill = stream.built_fragment(node.slot, pickler, self._reduction(node))
         return make + fill
 
     # --- reading records ---

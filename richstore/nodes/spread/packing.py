@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterable
 from sys import getrefcount
 from typing import Any
 
-from richstore.codec import records
+from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
 from richstore.nodes.adopt import ATOMS, HANDLERS
@@ -96,7 +96,7 @@ def _is_plain(value: Any) -> bool:
     return kind in ATOMS or (kind is tuple and all(map(_is_plain, value)))
 
 
-class _Pickler(records.RecordPickler):
+class _Pickler(stream.RecordPickler):
     """Writes many contents one behind the other."""
 
     def __init__(self) -> None:
@@ -424,18 +424,18 @@ class Packer:
             written = self.written = self.pickler.written()
         # what looks like a reference may be part of a string; one that is missing is not there
         self.names = {
-            name: place for name, place in self.names.items() if records.reference(place) in written
+            name: place for name, place in self.names.items() if stream.reference(place) in written
         }
-        fragments = [records.name_fragment(place, name) for name, place in self.names.items()]
+        fragments = [stream.name_fragment(place, name) for name, place in self.names.items()]
         is_object = [self.heads[slot] >= records.FIRST_CLASS for slot in self.slots]
-        fragments += records.written_fragments(self.slots, self.ends, is_object, written)
+        fragments += stream.written_fragments(self.slots, self.ends, is_object, written)
         content = (
             dict(zip(self.keys, self.items, strict=True))
             if self.builtin is dict
             else self.builtin(self.items)
         )
         self.pickler.memo = self.faces
-        fragments.append(records.fill_fragment(0, self.pickler.body(content)))
+        fragments.append(stream.fill_fragment(0, self.pickler.body(content)))
         return _assemble(name, _rows(self.heads), base, fragments, self.class_table)
 
     def encode_atoms(self, name: bytes, base: int, items: list[Any]) -> bytes:
@@ -446,7 +446,7 @@ class Packer:
         """
         body = self.pickler.body(items)
         self.pickler.cut(0)
-        fragment = records.fill_fragment(0, body)
+        fragment = stream.fill_fragment(0, body)
         return _assemble(name, _rows([records.LIST]), base, [fragment])
 
 
@@ -457,6 +457,6 @@ def _assemble(
     fragments: list[bytes],
     classes: Iterable[type] = (),
 ) -> bytes:
-    root = records.reference(1)
+    root = stream.reference(1)
     table = [class_to_bytes(cls) for cls in classes]
     return records.encode(name, None, None, rows, len(rows), base, table, [], fragments, root)
