@@ -28,7 +28,7 @@ from richstore.nodes.adopt import Adopter, is_plain
 from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
-from richstore.paging import compact
+from richstore.reclaiming import compact
 from richstore.scope import Scope
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats, stats
