@@ -45,7 +45,7 @@ def check_here(path: Path) -> int:
         problems = _check_structure(path)
         with open(path, "r") as store:
             # entries of keys are not counted while they are checked, so this is at most the total
-            total = store.stats().records
+            total = _entries(store)
             with Progress(total, "entries") as progress:
                 report = store._verify_records(
                     progress=lambda count, size: progress.reach(count, f"{size:,} bytes")
@@ -63,6 +63,15 @@ def check_here(path: Path) -> int:
         f" {report.bytes:,} bytes; {report.waiting:,} records of deleted values"
     )
     return 1 if problems else 0
+
+
+def _entries(store: Store) -> int:
+    """Return how many entries there are, or a number that stands for it."""
+    try:
+        return max(1, store.stats().records)
+    except CorruptionError:
+        # the check of the structure has told it
+        return 1
 
 
 def _check_structure(path: Path) -> int:

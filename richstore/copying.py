@@ -18,7 +18,7 @@ from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
-from richstore.tracker import FORMAT_KEY, LOG_KEY
+from richstore.tracker import FORMAT_KEY, LOG_KEY, check_format_record
 from richstore.verification import Report, verify
 
 __all__ = ["copy_file", "restore"]
@@ -128,8 +128,10 @@ def _copy(engine: Engine, part: str) -> None:
     """Fill an empty file with what an engine has, durably."""
     view = engine.read()
     try:
-        if view.get(FORMAT_KEY) is None:
+        stored = view.get(FORMAT_KEY)
+        if stored is None:
             raise FormatError(f"{engine.path} is not a store of richstore, so it is not copied")
+        check_format_record(engine.path, stored)
         fd = os.open(part, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             is_copied = view.copy(fd)

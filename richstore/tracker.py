@@ -40,7 +40,16 @@ from richstore.codec.classes import class_from_bytes
 from richstore.engines.base import Engine, ReadTransaction, WriteTransaction
 from richstore.errors import ClosedError, CorruptionError, FormatError
 
-__all__ = ["Faces", "Kind", "Node", "Record", "Spread", "Tracker", "explain"]
+__all__ = [
+    "Faces",
+    "Kind",
+    "Node",
+    "Record",
+    "Spread",
+    "Tracker",
+    "check_format_record",
+    "explain",
+]
 
 View = ReadTransaction | WriteTransaction
 
@@ -1183,11 +1192,7 @@ class Tracker:
             if empty:
                 return True
             raise FormatError(f"{self.engine.path} is an LMDB file, but not one of richstore")
-        if stored[: len(_FORMAT)] != _FORMAT:
-            raise FormatError(
-                f"{self.engine.path} was written by a newer richstore (or is damaged); "
-                f"update richstore to open it"
-            )
+        check_format_record(self.engine.path, stored)
         return False
 
     @staticmethod
@@ -1231,6 +1236,14 @@ def _parse(record: Record, stored: bytes) -> records.Parts:
         key = records.stored_key(stored) if root is record else root.stored_key
         explain(error, tracker.place(root.name, key))
         raise
+
+
+def check_format_record(path: str, stored: bytes) -> None:
+    """Raise `FormatError` unless what a file has under `FORMAT_KEY` is of the format we know."""
+    if stored[: len(_FORMAT)] != _FORMAT:
+        raise FormatError(
+            f"{path} was written by a newer richstore (or is damaged); update richstore to open it"
+        )
 
 
 _IN_VALUE = "in the value at "

@@ -117,6 +117,7 @@ class _Verifier:
         for name, stored in self.view.scan(ROOT, AFTER_ROOT):
             report.values += 1
             self.place = self._place(name, stored)
+            self._look_up(name)
             self.walk(name, stored)
         self.place = ""
         count = int.from_bytes(self.view.get(COUNT_KEY) or b"", "little")
@@ -138,6 +139,7 @@ class _Verifier:
                 )
         for first in (pages.PAGE, pages.SHARED, pages.ENTRY, pages.CELL):
             for name, _ in self._all(first):
+                self._look_up(name)
                 if name in self.seen or name in self.used_cells:
                     continue
                 if name in waiting:
@@ -146,6 +148,11 @@ class _Verifier:
                 report.unreachable += 1
                 self.problem(f"nothing refers to the record {name!r}")
         return report
+
+    def _look_up(self, name: bytes) -> None:
+        """Check that what was met in order is found by its key as well."""
+        if self.view.get(name) is None:
+            self.problem(f"the record {name!r} is there, and is not found by its key")
 
     def _place(self, name: bytes, stored: bytes) -> str:
         try:

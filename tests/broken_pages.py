@@ -11,6 +11,7 @@ down.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import pickle
@@ -83,6 +84,7 @@ def in_fork(function: Callable[[], int]) -> int:
     if pid == 0:
         code = 99
         try:
+            faulthandler.disable()  # what brings it down is no news here
             signal.alarm(20)  # what a damaged tree makes of a loop
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)

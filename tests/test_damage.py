@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,24 @@ def test_a_damaged_key(whole: Any, entries: Any, tmp_path: Path) -> None:
                 with pytest.raises(richstore.CorruptionError):
                     read()
             assert list(store.keys(stop="x")) == [key for key in expected if key < "x"]
+
+
+def test_a_class_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page with instances of a class that cannot be imported names the value's key."""
+    (tmp_path / "gone_module.py").write_text("class Gone: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gone = importlib.import_module("gone_module").Gone
+    with richstore.open(tmp_path / "store") as store:
+        store["rows"] = [[n, "x" * 30] for n in range(N)]
+        store["rows"].append(gone())
+    monkeypatch.delitem(sys.modules, "gone_module")
+    (tmp_path / "gone_module.py").unlink()
+    importlib.invalidate_caches()
+    with richstore.open(tmp_path / "store") as store:
+        with pytest.raises(ImportError) as caught:
+            store["rows"][-1]
+        assert "['rows']" in caught.value.__notes__[0]
+        assert store["rows"][0] == [0, "x" * 30]
 
 
 def test_an_entry_that_leads_elsewhere(whole: Any, entries: Any, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_what_is_kept_is_what_is_not_said_to_be_lost(
     source: Any, tmp_path: Path, capsys: Any, request: pytest.FixtureRequest
 ) -> None:
     """Whatever records of large values are damaged: all else is kept, in order, and only that."""
-    for number in range(600 if request.config.getoption("--long") else 8):
+    for number in range(600 if request.config.getoption("--long") else 5):
         one_round(source, tmp_path / "store", number, capsys)
 
 

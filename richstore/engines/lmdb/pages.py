@@ -14,9 +14,12 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["FreePages", "OldestReader", "count_free_pages", "oldest_reader"]
+from richstore.errors import CorruptionError
+
+__all__ = ["FreePages", "OldestReader", "count_free_pages", "missing_pages", "oldest_reader"]
 
 # page: number, pad, flags, end of the node offsets, start of the nodes (or pages of an overflow)
 _HEADER = struct.Struct("=QHHHH")
@@ -65,6 +68,9 @@ def count_free_pages(fd: int, page_size: int, commit: int) -> FreePages | None:
 
     Returns:
         None if the file has moved on by two commits since, or is of a machine of 32 bits.
+
+    Raises:
+        CorruptionError: the list of free pages is no such list.
     """
     if struct.calcsize("P") != 8:
         return None
@@ -78,14 +84,56 @@ def count_free_pages(fd: int, page_size: int, commit: int) -> FreePages | None:
         return None
     freed: dict[int, int] = {}
     waiting = [] if free[-1] == _NO_PAGE else [free[-1]]
-    while waiting:
-        _walk(fd, page_size, waiting, freed)
+    for freed_by, _, count in _lists(fd, page_size, waiting, last_page):
+        freed[freed_by] = count
     return FreePages(commit, last_page, main[-2], freed)
 
 
-def _walk(fd: int, page_size: int, waiting: list[int], freed: dict[int, int]) -> None:
-    """Take a page of the tree of free pages: note what it holds, or the pages below it."""
-    page = os.pread(fd, page_size, waiting.pop() * page_size)
+def missing_pages(fd: int) -> int:
+    """Return how many pages that are in use lie beyond the end of the file; nobody may write.
+
+    A file may rightly end before its last page, if that is free.
+
+    Raises:
+        CorruptionError: the list of free pages is no such list.
+    """
+    if struct.calcsize("P") != 8:
+        return 0
+    place = _HEADER.size + _META.size
+    # the size of a page is where other trees have a pad
+    page_size = _TREE.unpack_from(os.pread(fd, 512, 0), place)[0]
+    heads = []
+    for at in (0, page_size):
+        head = os.pread(fd, 512, at)
+        last_page, commit = _TAIL.unpack_from(head, place + 2 * _TREE.size)
+        heads.append((commit, last_page, _TREE.unpack_from(head, place)[-1]))
+    _, last_page, root = max(heads)
+    missing = set(range(os.fstat(fd).st_size // page_size, last_page + 1))
+    waiting = [] if root == _NO_PAGE or not missing else [root]
+    for _, start, count in _lists(fd, page_size, waiting, last_page):
+        missing.difference_update(struct.unpack(f"={count}Q", os.pread(fd, 8 * count, start)))
+    return len(missing)
+
+
+def _lists(
+    fd: int, page_size: int, waiting: list[int], last_page: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield for each list of free pages: the commit, where its numbers are, how many they are."""
+    try:
+        for _ in range(last_page + 1):
+            if not waiting:
+                return
+            yield from _walk(fd, page_size, waiting)
+    except (struct.error, OverflowError):
+        pass
+    # what cannot be read, or leads in a circle
+    raise CorruptionError("the list of free pages is damaged; restore the file from a copy")
+
+
+def _walk(fd: int, page_size: int, waiting: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Take a page of the tree of free pages: yield the lists on it, note the pages below it."""
+    number = waiting.pop()
+    page = os.pread(fd, page_size, number * page_size)
     _, _, flags, lower, _ = _HEADER.unpack_from(page)
     count = (lower - _HEADER.size) // 2
     for place in struct.unpack_from(f"={count}H", page, _HEADER.size):
@@ -97,11 +145,12 @@ def _walk(fd: int, page_size: int, waiting: list[int], freed: dict[int, int]) ->
             continue
         (commit,) = _WORD.unpack_from(page, place + _NODE.size)
         # the value is a list of numbers, and begins with how many they are
-        value = place + _NODE.size + key_size
-        (number,) = _WORD.unpack_from(page, value)
+        start = number * page_size + place + _NODE.size + key_size
         if node_flags & _FAR:
-            (number,) = _WORD.unpack(os.pread(fd, 8, number * page_size + _HEADER.size))
-        freed[commit] = number
+            (far,) = _WORD.unpack_from(page, place + _NODE.size + key_size)
+            start = far * page_size + _HEADER.size
+        (size,) = _WORD.unpack(os.pread(fd, 8, start))
+        yield commit, start + 8, size
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ import os
 import re
 
 from richstore.engines.datafile import check_header
+from richstore.engines.lmdb.pages import missing_pages
+from richstore.errors import CorruptionError
 
 __all__ = ["all_findings", "structure_problems"]
 
@@ -47,7 +49,17 @@ def all_findings(path: str) -> list[str]:
     try:
         found: list[str] = verifier.verify(path, subdir=False)
     except verifier.VerifyError as error:
-        found = [str(error)]
+        return [str(error)]
+    # the verifier does not look at the end of a large value
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        missing = missing_pages(fd)
+    except CorruptionError as error:
+        return [*found, str(error)]
+    finally:
+        os.close(fd)
+    if missing:
+        found.append(f"{missing} pages that are in use are beyond the end of the file")
     return found
 
 
