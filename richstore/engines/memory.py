@@ -271,7 +271,7 @@ class MemoryEngine:
         self._keys = sorted(self._versions)
         self._entries = sum(entries[-1][1] is not None for entries in self._versions.values())
 
-    def close(self) -> None:
+    def close(self, noted: list[bool] | None = None) -> None:
         """Forget everything; open transactions end. Calling it again does nothing."""
         with self._lock:
             self._closed = True
