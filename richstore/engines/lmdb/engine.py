@@ -76,6 +76,9 @@ _flock = fcntl.flock
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 _UNLOCK = fcntl.LOCK_UN
 
+# One of so many commits, whichever process makes it, looks for readers of processes that have died;
+# otherwise the file would grow as if they still read. It takes a microsecond for each process.
+_CHECK_READERS = 64
 # How many seconds a map that is to grow waits for the readers of this process.
 _PATIENCE = 0.5
 
@@ -213,6 +216,8 @@ class LmdbEngine:
             transaction.id = transaction.txn.id()
             self.writer = _ref(transaction)
             transaction.locked = True
+            if transaction.id % _CHECK_READERS == 0:
+                self._forget_dead_readers()
             return transaction
         except BaseException:
             # also when Ctrl-C arrives just after the lock was taken
@@ -462,6 +467,13 @@ class LmdbEngine:
             ) from error
         if self._map_size is not None:
             self._map_size = size
+
+    def _forget_dead_readers(self) -> None:
+        try:
+            assert self._env is not None
+            self._env.reader_check()
+        except lmdb.Error as error:
+            raise self.translate(error) from error
 
     def _prepare_write(self, thread: int, timeout: float | None) -> float | None:
         """Do what stands before a write transaction, seldom; return what is left of the time."""
