@@ -1152,6 +1152,8 @@ class Tracker:
         self.writer = threading.Lock()
         self.writer_thread = None
         self.pending = None
+        # those that are left belong to the parent
+        self.next_number = self.end_number = 0
         if self.transaction is not None:
             self.transaction.forked()
             self.transaction = None

@@ -48,6 +48,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
+plain = richstore.plain
+
 # How many bytecodes of an operation are tried in the short form, others each time.
 TRIED = 15
 
@@ -277,6 +279,25 @@ def caught_at_the_end(store: Any) -> None:
         raise interrupt
 
 
+def caught_in_a_nested_block(store: Any) -> None:
+    """Catch an interrupt inside a block inside a block, which then is as if it had not been."""
+    interrupt = None
+    with store.transaction():
+        store["list"].append([9])
+        try:
+            with store.transaction():
+                try:
+                    store["rows"].insert(3, [[7]])
+                except KeyboardInterrupt as error:
+                    interrupt = error
+        except richstore.ClosedError:
+            if interrupt is None:
+                raise
+        store["dict"]["x"] = 1
+    if interrupt is not None:
+        raise interrupt
+
+
 def fails(store: Any) -> None:
     """Try what raises an error by itself."""
     with contextlib.suppress(ValueError):
@@ -322,6 +343,12 @@ OPERATIONS = {
         parts=[
             lambda store: store["list"].append([9]),
             lambda store: store.update(list=[0, [9]], new=[1]),
+        ],
+    ),
+    "caught in a nested block": Operation(
+        caught_in_a_nested_block,
+        parts=[
+            lambda store: store.update(list=[0, [9]], dict={**plain(store["dict"]), "x": 1}),
         ],
     ),
     "fails": Operation(fails),
