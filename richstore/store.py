@@ -93,28 +93,39 @@ def open(
     path = os.fspath(target)
     if not isinstance(path, str):
         raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
-    with _opening:
-        if path == "memory:":
-            _check_words(flag, synchronous)
-            tracker = _new_tracker(MemoryEngine(), cache_size)
-            _prepare(tracker, "c", timeout)
-        else:
-            file = open_lmdb(
-                path,
-                flag,
-                synchronous=synchronous,
-                timeout=timeout,
-                map_size=map_size,
-                allow_network=allow_network,
-            )
-            try:
+    _check_words(flag, synchronous)
+    engine: Engine | None = None
+    store: Store | None = None
+    try:
+        with _opening:
+            if path == "memory:":
+                engine = MemoryEngine()
+                tracker = _new_tracker(engine, cache_size)
+                _prepare(tracker, "c", timeout)
+            else:
+                engine = file = open_lmdb(
+                    path,
+                    flag,
+                    synchronous=synchronous,
+                    timeout=timeout,
+                    map_size=map_size,
+                    allow_network=allow_network,
+                )
                 tracker = _tracker_of(file, flag, cache_size)
                 _prepare(tracker, flag, timeout)
-            except BaseException:
-                file.close()
-                raise
-        tracker.timeout = timeout
-        return Store(tracker, timeout, readonly=flag == "r")
+            store = Store(tracker, timeout, readonly=flag == "r")
+            tracker.timeout = timeout
+            # the engine is the store's to close: no interrupt comes between these three
+            engine = None
+            tracker.handles += 1
+            store._closed = False
+        return store
+    except BaseException:
+        if engine is not None:
+            engine.close()
+        elif store is not None:
+            store.close()
+        raise
 
 
 def _compact_file(path: str) -> None:
@@ -189,8 +200,10 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._tracker = tracker
         self._timeout = timeout
         self._readonly = readonly
-        self._closed = False
-        tracker.handles += 1
+        # until `open` has counted it
+        self._closed = True
+        # has an item when its opening of the engine is no longer counted
+        self._given_back: list[bool] = []
         self._snapshots: weakref.WeakValueDictionary[int, Snapshot] = weakref.WeakValueDictionary()
         _open_stores[id(self)] = self
 
@@ -632,17 +645,30 @@ class Store(Reading, MutableMapping[Any, Any]):
         Raises:
             RuntimeError: a transaction of this thread is still open.
         """
-        with _opening:
-            if self._closed:
+        if self._closed:
+            with _opening:  # another thread may be about it
                 return
-            transaction = current(self._tracker)
-            if transaction is not None and not transaction.ended:
-                transaction.undo()
-            self._closed = True
+        try:
+            self._close()
+        except BaseException:
+            # an interrupt: nobody may be able to call it again
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        """Close it, from where an interrupted call has come to."""
+        with _opening:
+            if not self._closed:
+                transaction = current(self._tracker)
+                if transaction is not None and not transaction.ended:
+                    transaction.undo()
+                # no interrupt comes between these two
+                self._closed = True
+                self._tracker.handles -= 1
             _open_stores.pop(id(self), None)
             for snapshot in list(self._snapshots.values()):
                 snapshot.close()
-            self._tracker.close()
+            self._tracker.close(self._given_back)
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"the store {self.path} is closed; open it again")

@@ -1204,10 +1204,13 @@ class Tracker:
         """Return the number of values."""
         return int.from_bytes(get(COUNT_KEY) or b"", "little")
 
-    def close(self) -> None:
-        """Let go of the engine; the last handle to do so closes it and every value's way to it."""
-        self.handles -= 1
-        self.engine.close()
+    def close(self, noted: list[bool]) -> None:
+        """Let go of the engine for a handle that is no longer counted; the last closes it.
+
+        Args:
+            noted: see `Engine.close`.
+        """
+        self.engine.close(noted)
         if self.handles == 0:
             self.closed = True
 
@@ -1222,6 +1225,8 @@ class Tracker:
         self.wanted = 0
         self.full = threading.Lock()
         self.pending = None
+        # those that are left belong to the parent
+        self.next_number = self.end_number = 0
         if self.transaction is not None:
             self.transaction.forked()
             self.transaction = None

@@ -75,9 +75,11 @@ def _task() -> Any:
 class Savepoint:
     """A point inside a transaction to roll back to; made by `Transaction.savepoint()`."""
 
-    __slots__ = ("births", "cells", "count", "flushed", "roots", "saved")
+    __slots__ = ("births", "broken", "cells", "count", "flushed", "roots", "saved")
 
     def __init__(self, count: int) -> None:
+        # whether an interrupt has undone it, which who goes on in its block has to be told
+        self.broken = False
         self.births: dict[Node, None] = {}
         # what each node first changed in this level was before; None: it had no working copy
         self.saved: dict[Node, Any] = {}
@@ -142,7 +144,7 @@ class Transaction(Scope):
         self.shared = False
         self.done = False
         self.ended = False
-        # whether an interrupt has undone it, which who goes on in its block has to be told
+        # as that of a savepoint
         self.broken = False
         self.left = False
         self.levels = [Savepoint(0)]
@@ -251,7 +253,8 @@ class Transaction(Scope):
 
     def forked(self) -> None:
         """Undo in memory, in the child of a fork, what is still open in its parent."""
-        self.ended = True
+        # the child is not in it
+        self.ended = self.left = True
         if not self.done:
             while self.levels:
                 self._undo(self.levels.pop())
@@ -270,9 +273,8 @@ class Transaction(Scope):
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
-        if self.broken:
-            raise self._broken_error()
         if self.ended:
+            self.check_whole()
             raise ClosedError("this transaction has ended; begin a new one")
         if not self.is_here():
             raise ClosedError("this transaction belongs to another thread or task")
@@ -381,16 +383,24 @@ class Transaction(Scope):
         self._release()
 
     def break_off(self) -> None:
-        """Undo everything: an interrupt came in the middle of an operation, which is half done."""
-        self.broken = True
-        self.undo()
+        """Undo the innermost block: an interrupt came in the middle of an operation in it."""
+        if self.ended:
+            return
+        if len(self.levels) > 1:
+            level = self.levels[-1]
+            self.rollback_to(level)
+            level.broken = True
+        else:
+            self.broken = True
+            self.undo()
 
-    @staticmethod
-    def _broken_error() -> ClosedError:
-        return ClosedError(
-            "an interrupt came in the middle of a change, and undid all of this transaction; let "
-            "it leave the block, and begin a new one"
-        )
+    def check_whole(self) -> None:
+        """Raise `ClosedError` when an interrupt has undone what was done in this block so far."""
+        if self.broken or (self.levels and self.levels[-1].broken):
+            raise ClosedError(
+                "an interrupt came in the middle of a change, and what was done in this block is "
+                "undone; let it leave the block, and begin a new one"
+            )
 
     # --- savepoints ---
 
@@ -419,11 +429,13 @@ class Transaction(Scope):
                 self._undo(self.levels[-1])
                 self.levels.pop()
             self._undo(savepoint)
+            savepoint.broken = False
 
     def release(self, savepoint: Savepoint) -> None:
         """Let the changes since `savepoint` belong to the level below it."""
         while savepoint in self.levels[1:]:
             below, level = self.levels[-2:]
+            below.broken |= level.broken
             below.births |= level.births
             for node, saved in level.saved.items():
                 below.saved.setdefault(node, saved)
@@ -722,8 +734,8 @@ class Transaction(Scope):
     def leave(self, failed: bool) -> None:
         """End the block: commit, or undo what has failed."""
         try:
-            if self.broken and not failed:
-                raise self._broken_error()
+            if not failed:
+                self.check_whole()
             if self.ended:
                 return
             if failed:
@@ -752,6 +764,7 @@ class Nested(Scope):
     def __enter__(self) -> Transaction:
         transaction = self.transaction
         transaction.check_open()
+        transaction.check_whole()
         # noted first, and then there: an interrupt comes between
         level = self.level = Savepoint(transaction.count)
         transaction.levels.append(level)
@@ -766,7 +779,9 @@ class Nested(Scope):
         """End the block."""
         transaction, level = self.transaction, self.level
         if level is not None and not transaction.ended:
-            if failed and level in transaction.levels:
+            if not failed:
+                transaction.check_whole()
+            elif level in transaction.levels:
                 transaction.rollback_to(level)
             transaction.release(level)
         self.level = None
@@ -791,6 +806,7 @@ def detached(node: Node) -> DetachedError:
 def join(transaction: Transaction, work: Callable[[Transaction], Any]) -> Any:
     """Run `work`, which does all or nothing when it raises an `Exception`, in a transaction."""
     transaction.check_open()
+    transaction.check_whole()
     try:
         return work(transaction)
     except Exception:

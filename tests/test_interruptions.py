@@ -41,7 +41,14 @@ from richstore.engines.lmdb.transactions import ENDED, LmdbWriteTransaction
 from richstore.store import Block
 from richstore.transaction import Transaction
 
-pytestmark = pytest.mark.timeout(0)
+pytestmark = [
+    pytest.mark.timeout(0),
+    # of files that Python itself closes after an interrupt, and of an interrupt inside a __del__
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+plain = richstore.plain
 
 # How many bytecodes of an operation are tried in the short form, others each time.
 TRIED = 15
@@ -272,6 +279,25 @@ def caught_at_the_end(store: Any) -> None:
         raise interrupt
 
 
+def caught_in_a_nested_block(store: Any) -> None:
+    """Catch an interrupt inside a block inside a block, which then is as if it had not been."""
+    interrupt = None
+    with store.transaction():
+        store["list"].append([9])
+        try:
+            with store.transaction():
+                try:
+                    store["rows"].insert(3, [[7]])
+                except KeyboardInterrupt as error:
+                    interrupt = error
+        except richstore.ClosedError:
+            if interrupt is None:
+                raise
+        store["dict"]["x"] = 1
+    if interrupt is not None:
+        raise interrupt
+
+
 def fails(store: Any) -> None:
     """Try what raises an error by itself."""
     with contextlib.suppress(ValueError):
@@ -319,6 +345,12 @@ OPERATIONS = {
             lambda store: store.update(list=[0, [9]], new=[1]),
         ],
     ),
+    "caught in a nested block": Operation(
+        caught_in_a_nested_block,
+        parts=[
+            lambda store: store.update(list=[0, [9]], dict={**plain(store["dict"]), "x": 1}),
+        ],
+    ),
     "fails": Operation(fails),
     "swap": Operation(swap),
     "read": Operation(read, warm=False),
@@ -358,7 +390,8 @@ class Trial:
     def _open(self) -> Any:
         shutil.copyfile(self.template, self.path)
         Path(f"{self.path}-lock").unlink(missing_ok=True)
-        return richstore.open(self.path, synchronous="off", timeout=1)
+        # (looking for network file systems is left out: it reads a long table)
+        return richstore.open(self.path, synchronous="off", timeout=1, allow_network=True)
 
     def _warm(self, store: Any) -> dict[str, Any]:
         """Hold all values if the operation is to find them loaded."""
@@ -501,7 +534,8 @@ class OpenTrial:
                 store["list"] = [0]
 
     def _open(self) -> Any:
-        return richstore.open(self.path, synchronous="off", timeout=1)
+        # (looking for network file systems is left out: it reads a long table)
+        return richstore.open(self.path, synchronous="off", timeout=1, allow_network=True)
 
     def interrupt_at(self, at: int) -> tuple[bool, str]:
         """Return whether there was a bytecode of that number, and what was wrong afterwards."""

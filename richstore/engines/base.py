@@ -161,5 +161,10 @@ class Engine(Protocol):
     def reopen_after_fork(self) -> None:
         """Replace, in the child of a fork, what belongs to the parent; called before any use."""
 
-    def close(self) -> None:
-        """Release the database; open read transactions end. Calling it again does nothing."""
+    def close(self, noted: list[bool] | None = None) -> None:
+        """Release the database; open read transactions end. Calling it again does nothing.
+
+        Args:
+            noted: has an item as soon as this opening is no longer counted. With the same list an
+                interrupted call is made again.
+        """

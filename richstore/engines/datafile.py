@@ -55,27 +55,28 @@ def open_data_file(path: str, flag: str) -> tuple[int, bool]:
         FormatError: it is not a regular file, or empty with `r` or `w`.
     """
     access = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    if flag in "cn":
+        access |= os.O_CREAT
     writable = True
-    if flag == "r":
-        try:
-            fd = os.open(path, access)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            writable = False
-    elif flag == "w":
-        fd = os.open(path, access)
-    else:
-        fd = os.open(path, access | os.O_CREAT, 0o600)
+    # opened and noted in one call of C: an interrupt comes between calls
+    fds: list[int] = []
     try:
-        check_header(fd, path, empty_allowed=flag in "cn")
+        try:
+            fds.extend(map(os.open, (path,), (access,), (0o600,)))
+        except OSError as error:
+            if flag != "r" or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            access = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            fds.extend(map(os.open, (path,), (access,)))
+            writable = False
+        check_header(fds[0], path, empty_allowed=flag in "cn")
     except BaseException as error:
-        os.close(fd)
+        for fd in fds:
+            os.close(fd)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = path
         raise
-    return fd, writable
+    return fds[0], writable
 
 
 def check_header(fd: int, path: str, *, empty_allowed: bool) -> None:

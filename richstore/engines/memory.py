@@ -275,7 +275,7 @@ class MemoryEngine:
         """Return nothing: there is no file."""
         return []
 
-    def close(self) -> None:
+    def close(self, noted: list[bool] | None = None) -> None:
         """Forget everything; open transactions end. Calling it again does nothing."""
         with self._lock:
             self._closed = True

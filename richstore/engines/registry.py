@@ -45,9 +45,10 @@ class Registry(Generic[E]):
         """Return all engines."""
         return list(self._engines.values())
 
-    def remove(self, key: tuple[int, int]) -> None:
-        """Forget an engine that has closed its file."""
-        del self._engines[key]
+    def remove(self, key: tuple[int, int], engine: E) -> None:
+        """Forget an engine that has closed its file; calling it again does nothing."""
+        if self._engines.get(key) is engine:
+            del self._engines[key]
 
     def _forked(self) -> None:
         # the parent's lock may be held by a thread that the child does not have

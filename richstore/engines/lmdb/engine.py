@@ -77,6 +77,9 @@ _flock = fcntl.flock
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 _UNLOCK = fcntl.LOCK_UN
 
+# One of so many commits, whichever process makes it, looks for readers of processes that have died;
+# otherwise the file would grow as if they still read. It takes a microsecond for each process.
+_CHECK_READERS = 64
 # How many seconds a map that is to grow waits for the readers of this process.
 _PATIENCE = 0.5
 
@@ -138,7 +141,11 @@ class LmdbEngine:
         self.begin: Any = self._begin_without_environment
         self._transaction: type[LmdbWriteTransaction] = LmdbWriteTransaction
         sizes = [map_size] if map_size is not None else map_sizes(path)
-        self._open_environment(sizes, check_complete=True)
+        try:
+            self._open_environment(sizes, check_complete=True)
+        except BaseException:
+            self._close_environment()
+            raise
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -215,6 +222,8 @@ class LmdbEngine:
             transaction.id = transaction.txn.id()
             self.writer = _ref(transaction)
             transaction.locked = True
+            if transaction.id % _CHECK_READERS == 0:
+                self._forget_dead_readers()
             return transaction
         except BaseException:
             # also when Ctrl-C arrives just after the lock was taken
@@ -279,17 +288,23 @@ class LmdbEngine:
             size = self._map_size
             self._open_environment([size] if size is not None else map_sizes(self._path))
 
-    def close(self) -> None:
+    def close(self, noted: list[bool] | None = None) -> None:
         """Give back one reference; the last one ends all transactions and closes the file.
 
         A write transaction that another thread has open can be ended by that thread only: its
         commit will raise `ClosedError`, and the file stays open until then. Calling it again does
         nothing.
+
+        Args:
+            noted: see `Engine.close`.
         """
         with registry.lock, self._lock:
-            if self.closed:
-                return
-            self._references -= 1
+            if not noted:
+                if self.closed:
+                    return
+                self._references -= 1
+                if noted is not None:
+                    noted.append(True)
             if self._references:
                 return
             self.closed = True
@@ -467,6 +482,13 @@ class LmdbEngine:
         if self._map_size is not None:
             self._map_size = size
 
+    def _forget_dead_readers(self) -> None:
+        try:
+            assert self._env is not None
+            self._env.reader_check()
+        except lmdb.Error as error:
+            raise self.translate(error) from error
+
     def _prepare_write(self, thread: int, timeout: float | None) -> float | None:
         """Do what stands before a write transaction, seldom; return what is left of the time."""
         self._check_open()
@@ -511,19 +533,21 @@ class LmdbEngine:
 
     def _finish_close(self) -> None:
         with registry.lock, self._lock:
-            self.closing = False
-            env = self._env
-            self._env = None
+            # each is noted as done just before it is done: no interrupt comes between
             self.begin = self._begin_without_environment
-            fd = self.fd
-            self.fd = -1
-            registry.remove(self._key)
-            if env is not None:
-                if self._writable:
-                    extend_to_last_page(env, fd)
-                env.close()
-            if fd >= 0:
+            if self._env is not None and self._writable:
+                extend_to_last_page(self._env, self.fd)
+            self._close_environment()
+            if self.fd >= 0:
+                fd, self.fd = self.fd, -1
                 os.close(fd)
+            registry.remove(self._key, self)
+            self.closing = False
+
+    def _close_environment(self) -> None:
+        env, self._env = self._env, None
+        if env is not None:
+            env.close()
 
     def abandon(self) -> None:
         """Let go of what belongs to the parent, without touching it; in the child of a fork."""

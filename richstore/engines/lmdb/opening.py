@@ -61,60 +61,69 @@ def open_lmdb(
     path = os.path.realpath(path)
     if not allow_network:
         refuse_network(path)
-    with registry.lock:
-        if flag in "cn" and not os.path.lexists(path):
-            _make(path, is_synced=synchronous != "off")
-        fd, writable = open_data_file(path, flag)
-        try:
-            key = file_key(fd)
-            engine = registry.get(key)
-            if engine is not None:
-                if engine.closed:
-                    raise OSError(
-                        errno.EBUSY,
-                        "the file was closed while another thread of this process was inside a "
-                        "transaction on it; let that end first",
+    engine: LmdbEngine | None = None
+    try:
+        with registry.lock:
+            if flag in "cn" and not os.path.lexists(path):
+                _make(path, is_synced=synchronous != "off")
+            fd, writable = open_data_file(path, flag)
+            mine = True
+            try:
+                key = file_key(fd)
+                known = registry.get(key)
+                if known is not None:
+                    _share(known, flag, synchronous)
+                    engine = known
+                else:
+                    _refuse_replaced(path)
+                    engine = LmdbEngine(
                         path,
+                        fd,
+                        key,
+                        writable=writable,
+                        readonly=flag == "r",
+                        synchronous="full" if flag == "r" else synchronous,
+                        map_size=map_size,
                     )
-                engine.share(flag, synchronous)
-                os.close(fd)
-            else:
-                replaced = any(other.path == path for other in registry.all())
-                if replaced and os.path.lexists(f"{path}-lock"):
-                    raise OSError(
-                        errno.EBUSY,
-                        "the file was replaced while it is open in this process, and its lock "
-                        "file was not; close the open store first, or remove the lock file "
-                        "together with the file",
-                        path,
-                    )
-                engine = LmdbEngine(
-                    path,
-                    fd,
-                    key,
-                    writable=writable,
-                    readonly=flag == "r",
-                    synchronous="full" if flag == "r" else synchronous,
-                    map_size=map_size,
-                )
-                registry.add(key, engine)
-        except BaseException:
-            os.close(fd)
-            raise
-        try:
+                    mine = False
+                    registry.add(key, engine)
+            finally:
+                if mine:
+                    os.close(fd)
             if writable and not engine.last_commit():
                 # whoever made the file: a commit is of no use where its name is lost with the power
                 sync_directory(path)
-        except BaseException:
-            engine.close()
-            raise
-    if flag == "n" and engine.last_commit():
-        try:
+        if flag == "n" and engine.last_commit():
             engine.clear(timeout)
-        except BaseException:
+        return engine
+    except BaseException:
+        if engine is not None:
             engine.close()
-            raise
-    return engine
+        raise
+
+
+def _share(engine: LmdbEngine, flag: str, synchronous: str) -> None:
+    """Count one more who has opened a file that is open."""
+    if engine.closed:
+        raise OSError(
+            errno.EBUSY,
+            "the file was closed while another thread of this process was inside a transaction on "
+            "it; let that end first",
+            engine.path,
+        )
+    engine.share(flag, synchronous)
+
+
+def _refuse_replaced(path: str) -> None:
+    """Raise `OSError` when the lock file is that of another file, which had this name before."""
+    replaced = any(other.path == path for other in registry.all())
+    if replaced and os.path.lexists(f"{path}-lock"):
+        raise OSError(
+            errno.EBUSY,
+            "the file was replaced while it is open in this process, and its lock file was not; "
+            "close the open store first, or remove the lock file together with the file",
+            path,
+        )
 
 
 def _make(path: str, *, is_synced: bool) -> None:
