@@ -16,8 +16,8 @@ from richstore.engines.lmdb import structure_problems
 from richstore.errors import CorruptionError, RichStoreError
 from richstore.mapping import user_key
 from richstore.nodes.salvage import salvage as salvage_value
+from richstore.record import AFTER_ROOT, ROOT
 from richstore.store import Store, open
-from richstore.tracker import AFTER_ROOT, ROOT
 
 __all__ = ["backup", "check", "check_here", "restore", "salvage", "salvage_here"]
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
-from richstore.tracker import Node, Record, Spread
+from richstore.node import Node, Spread
+from richstore.record import Record
 
 __all__ = ["Encoded", "Reached", "encode", "reach", "reachable"]
 

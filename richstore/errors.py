@@ -29,6 +29,7 @@ __all__ = [
     "LockTimeoutError",
     "ReadOnlyError",
     "RichStoreError",
+    "explain",
 ]
 
 
@@ -91,3 +92,14 @@ class CorruptionError(RichStoreError, RuntimeError):
 
 class FormatError(RichStoreError, ValueError):
     """The file is not a richstore file, or was written by a newer version."""
+
+
+_IN_VALUE = "in the value at "
+
+
+def explain(error: Exception, place: str, path: str = "") -> None:
+    """Let an error say which value could not be read, of which file; unless it does so already."""
+    if not isinstance(error, (CorruptionError, FormatError)):
+        error.add_note(f"richstore: while reading the value at {place} of {path}")
+    elif not str(error).startswith(_IN_VALUE):
+        error.args = (f"{_IN_VALUE}{place}: {error}",)

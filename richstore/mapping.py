@@ -12,8 +12,8 @@ from typing import Any
 
 from richstore.codec import keys, records, stream
 from richstore.codec.keys import Key
-from richstore.errors import CorruptionError, FormatError
-from richstore.tracker import AFTER_ROOT, ROOT, explain
+from richstore.errors import CorruptionError, FormatError, explain
+from richstore.record import AFTER_ROOT, ROOT
 
 __all__ = ["Items", "Keys", "Range", "Reading", "Values", "name_of", "stored_key", "user_key"]
 

@@ -27,9 +27,11 @@ from richstore import pages
 from richstore.codec import log, records
 from richstore.encoding import Encoded, encode, is_main, reach
 from richstore.errors import CorruptionError
+from richstore.node import Node, Spread
 from richstore.pages import Directory, Step, Tree, cell_name, entry_form, entry_name, page_name
 from richstore.reclaiming import Circle, Reclaimer, links_of
-from richstore.tracker import COUNT_KEY, LOG_KEY, Node, Record, Spread
+from richstore.record import Record
+from richstore.tracker import COUNT_KEY, LOG_KEY
 
 __all__ = ["PAGE", "Commit", "belongs", "restore"]
 

@@ -10,6 +10,7 @@ has not been left by then is undone.
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -51,7 +52,7 @@ class _Exit:
         return leave
 
 
-class Scope:
+class Scope(ABC):
     """The base of context managers that begin in `__enter__` and end in `leave`."""
 
     __slots__ = ("__weakref__",)
@@ -59,17 +60,17 @@ class Scope:
     __exit__ = _Exit()
 
     @property
+    @abstractmethod
     def depth(self) -> int:
         """How many `with` statements are inside it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self, failed: bool) -> None:
         """End the innermost: keep what was done in it, or undo it when it has failed.
 
         An exception in it may leave the rest of its work to `undo_to`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def undo_to(self, depth: int) -> None:
         """Undo and end all that are deeper; do nothing when there are none."""
-        raise NotImplementedError

@@ -29,10 +29,11 @@ from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
 from richstore.reclaiming import compact
+from richstore.record import Record
 from richstore.scope import Scope
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats, stats
-from richstore.tracker import FORMAT_KEY, Record, Tracker
+from richstore.tracker import FORMAT_KEY, Tracker
 from richstore.transaction import Nested, Transaction, current
 from richstore.verification import Report, verify
 

@@ -40,10 +40,12 @@ from richstore.errors import (
     ReadOnlyError,
     RichStoreError,
 )
+from richstore.node import Node, Spread
 from richstore.pages import CELL, PAGE, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
+from richstore.record import Record
 from richstore.scope import Scope
-from richstore.tracker import Node, Record, Spread, Tracker
+from richstore.tracker import Tracker
 
 __all__ = ["Nested", "Savepoint", "Transaction", "current", "detached", "join"]
 

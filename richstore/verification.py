@@ -16,7 +16,8 @@ from richstore import pages
 from richstore.codec import records
 from richstore.errors import CorruptionError, FormatError
 from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
-from richstore.tracker import AFTER_ROOT, COUNT_KEY, NUMBERS_KEY, ROOT
+from richstore.record import AFTER_ROOT, ROOT
+from richstore.tracker import COUNT_KEY, NUMBERS_KEY
 
 __all__ = ["Report", "verify"]
 

@@ -25,9 +25,9 @@ from sample_classes import Account
 
 import richstore
 from richstore import paging
+from richstore.node import Node
 from richstore.nodes.spread import packing, sources
 from richstore.nodes.spread.packing import ALONE, Packer, references
-from richstore.tracker import Node
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("page")]
 

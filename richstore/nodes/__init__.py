@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Any
 
 from richstore.codec import records
+from richstore.node import Node
 from richstore.nodes.adopt import HANDLERS, Adopter
 from richstore.nodes.base import (
     get_content,
@@ -33,7 +34,7 @@ from richstore.nodes.plain import nodes_in, plain
 from richstore.nodes.spread import SPREAD_OPERATIONS
 from richstore.nodes.spread.base import FrozenView
 from richstore.nodes.transactional import transactional
-from richstore.tracker import Node, Record
+from richstore.record import Record
 from richstore.transaction import Transaction
 
 __all__ = ["Faces", "FrozenView", "frozen_value", "is_tracked", "plain", "transactional"]

@@ -21,8 +21,9 @@ from typing import Any, TypeAlias
 
 from richstore.codec.stream import dump_blob
 from richstore.errors import EncodingError
+from richstore.node import Node, Spread
 from richstore.nodes.base import node_of
-from richstore.tracker import Node, Record, Spread
+from richstore.record import Record
 from richstore.transaction import Transaction
 
 __all__ = ["ATOMS", "FEW", "Adopter", "is_atom", "is_plain"]

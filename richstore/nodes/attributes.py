@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from types import MemberDescriptorType
 from typing import Any
 
+from richstore.node import Node
 from richstore.nodes.base import node_of, refuse
 from richstore.nodes.change import Edit, change
 from richstore.nodes.layout import Layout
 from richstore.nodes.plain import Plain, plain
-from richstore.tracker import Node
 
 MISSING: Any = object()
 

@@ -20,7 +20,8 @@ from typing import Any, ClassVar, NoReturn
 import wrapt
 
 from richstore.errors import ReadOnlyError
-from richstore.tracker import Node, Record
+from richstore.node import Node
+from richstore.record import Record
 
 __all__ = [
     "BaseProxy",

@@ -13,10 +13,11 @@ from typing import Any
 
 from richstore.errors import EncodingError
 from richstore.group_commit import run
+from richstore.node import Node, Spread
 from richstore.nodes.adopt import is_plain
 from richstore.nodes.base import node_of
 from richstore.pages import Tree
-from richstore.tracker import Node, Record, Spread
+from richstore.record import Record
 from richstore.transaction import Transaction, current, detached, join
 
 __all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]

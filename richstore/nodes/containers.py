@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Any
 
 from richstore.codec import records, stream
+from richstore.node import Node
 from richstore.nodes import operations as op
 from richstore.nodes.adopt import ATOMS, FEW, HANDLERS, SIMPLE, Adopter
 from richstore.nodes.base import (
@@ -44,7 +45,7 @@ from richstore.nodes.spread.lists import SpreadList
 from richstore.nodes.spread.mappings import SpreadDict, SpreadSet
 from richstore.nodes.spread.sources import LARGE, Source, first_items, first_pairs
 from richstore.nodes.views import DictItems, DictKeys, DictValues
-from richstore.tracker import Node, Record
+from richstore.record import Record
 
 __all__ = ["DICT", "LIST", "SET", "ContainerKind", "DictProxy", "ListProxy", "SetProxy"]
 

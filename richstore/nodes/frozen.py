@@ -12,6 +12,7 @@ from typing import Any
 from richstore.codec import records
 from richstore.codec.classes import class_from_bytes
 from richstore.errors import CorruptionError
+from richstore.node import Node
 from richstore.nodes.adopt import is_atom
 from richstore.nodes.base import is_face, node_of, set_class
 from richstore.nodes.containers import DICT, LIST, SET
@@ -20,7 +21,6 @@ from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
 from richstore.nodes.spread.base import FrozenView
 from richstore.pages import PAGE
-from richstore.tracker import Node
 
 __all__ = ["freeze", "frozen_value"]
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from richstore.codec import containers, records, stream
 from richstore.errors import EncodingError, ReadOnlyError
+from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, Adopter, is_atom
 from richstore.nodes.base import (
     BaseProxy,
@@ -38,7 +39,7 @@ from richstore.nodes.base import (
 )
 from richstore.nodes.change import Edit, change
 from richstore.nodes.plain import Plain, nodes_in, reduce_plain
-from richstore.tracker import Node, Record
+from richstore.record import Record
 from richstore.transaction import detached
 
 __all__ = ["GenericKind", "GenericProxy", "generic_kind"]

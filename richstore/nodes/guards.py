@@ -11,11 +11,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from richstore.node import Node
 from richstore.nodes.attributes import MISSING, merge_state
 from richstore.nodes.base import node_of, refuse
 from richstore.nodes.change import change
 from richstore.nodes.layout import Layout, functions_of
-from richstore.tracker import Node
 
 
 def guards(layout: Layout, found: Callable[..., None]) -> dict[str, Any]:

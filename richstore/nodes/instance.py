@@ -29,6 +29,7 @@ from typing import Any
 from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
 from richstore.errors import EncodingError
+from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, FEW, Adopter
 from richstore.nodes.attributes import (
     MISSING,
@@ -46,7 +47,7 @@ from richstore.nodes.change import change
 from richstore.nodes.guards import CachedProperty, guarded_names, guards, keep_writes, refuse_writes
 from richstore.nodes.layout import Layout, layout_of
 from richstore.nodes.plain import Plain, nodes_in, plain
-from richstore.tracker import Node, Record
+from richstore.record import Record
 
 __all__ = ["InstanceKind", "Tracked", "kind_of"]
 

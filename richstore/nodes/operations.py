@@ -10,10 +10,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from richstore.node import Node
 from richstore.nodes.adopt import ATOMS
 from richstore.nodes.change import Edit
 from richstore.nodes.plain import plain
-from richstore.tracker import Node
 
 
 def list_append(edit: Edit, node: Node, item: Any) -> None:

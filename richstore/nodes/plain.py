@@ -9,8 +9,8 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from richstore.node import Node
 from richstore.nodes.base import node_of
-from richstore.tracker import Node
 
 __all__ = ["SAME", "Plain", "plain", "reduce_plain"]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from richstore.codec import keys
 from richstore.errors import CorruptionError, RichStoreError
+from richstore.node import Node
 from richstore.nodes.base import node_of
 from richstore.nodes.frozen import freeze, frozen_value
 from richstore.nodes.plain import SAME, Plain
 from richstore.nodes.spread.base import FrozenView, SpreadContent
 from richstore.pages import Directory, Index, cell_name, entry_name, page_name
-from richstore.tracker import Node
 
 __all__ = ["salvage"]
 

@@ -9,8 +9,8 @@ import types
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
+from richstore.node import Spread
 from richstore.nodes.base import view
-from richstore.tracker import Spread
 
 __all__ = ["DictItems", "DictKeys", "DictValues"]
 

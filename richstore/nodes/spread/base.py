@@ -12,6 +12,7 @@ was noticed meanwhile, so that what they combine is of one state.
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from heapq import merge
@@ -21,11 +22,11 @@ from typing import Any, ClassVar
 from richstore import paging
 from richstore.codec import keys, records
 from richstore.codec.records import decode, is_plain, parse
-from richstore.errors import ClosedError, CorruptionError, DetachedError, FormatError
+from richstore.errors import ClosedError, CorruptionError, DetachedError, FormatError, explain
+from richstore.node import Node, Spread
 from richstore.nodes.base import get_content, get_node
 from richstore.nodes.base import view as visible
 from richstore.pages import CELL, PAGE, cell_name, page_name, read_cell
-from richstore.tracker import Node, Spread, explain
 from richstore.transaction import Transaction, current
 
 __all__ = ["FrozenView", "SpreadContent"]
@@ -366,9 +367,9 @@ class SpreadContent(Spread):
         transaction = current(self.node.record.tracker)
         return None if transaction is None or transaction.ended else transaction
 
+    @abstractmethod
     def page_ids(self, reverse: bool = False) -> Iterator[int]:
         """Yield the ids of the pages, in order, of the state that the caller is to see."""
-        raise NotImplementedError
 
     def contents(self, reverse: bool = False) -> Iterator[Any]:
         """Yield the container on each page, in order, all of one state.

@@ -20,6 +20,7 @@ from typing import Any
 from richstore import paging
 from richstore.errors import EncodingError
 from richstore.group_commit import run
+from richstore.node import Node, Spread
 from richstore.nodes import operations as op
 from richstore.nodes.adopt import ATOMS, HANDLERS, Adopter
 from richstore.nodes.base import node_of
@@ -37,7 +38,7 @@ from richstore.pages import (
     entry_name,
     page_name,
 )
-from richstore.tracker import Node, Record, Spread
+from richstore.record import Record
 from richstore.transaction import Transaction, detached
 
 __all__ = ["build_inside", "build_value", "extend"]

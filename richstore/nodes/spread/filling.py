@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 from richstore import paging
 from richstore.encoding import Encoded, encode, reach
 from richstore.errors import EncodingError
+from richstore.node import Node
 from richstore.nodes.adopt import Adopter
 from richstore.nodes.change import place
 from richstore.nodes.spread.packing import ALONE, Packer, references
 from richstore.nodes.spread.recalling import Recall
 from richstore.nodes.spread.sources import Source
 from richstore.pages import ENTRY, cell_name, page_name
-from richstore.tracker import Node, Record
+from richstore.record import Record
 from richstore.transaction import Transaction
 
 __all__ = ["BATCH", "FULL", "Filler", "NotPlainError"]

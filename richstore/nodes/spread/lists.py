@@ -9,10 +9,10 @@ from reprlib import recursive_repr
 from typing import Any
 
 from richstore.encoding import register_spread
+from richstore.node import Node
 from richstore.nodes.base import get_content
 from richstore.nodes.spread.base import SpreadContent
 from richstore.pages import Tree, cell_name
-from richstore.tracker import Node
 
 __all__ = ["SpreadList"]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from richstore import paging
+from richstore.node import Node, Spread
 from richstore.nodes import operations as op
 from richstore.nodes.adopt import ATOMS
 from richstore.nodes.change import Edit, apply
@@ -28,7 +29,7 @@ from richstore.pages import (
     entry_name,
     page_name,
 )
-from richstore.tracker import Node, Record, Spread
+from richstore.record import Record
 from richstore.transaction import Nested, Transaction
 
 __all__ = ["SPREAD_OPERATIONS", "gather"]

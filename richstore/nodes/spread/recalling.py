@@ -10,11 +10,12 @@ from array import array
 from bisect import bisect_right
 from typing import Any
 
+from richstore.node import Node
 from richstore.nodes.adopt import ATOMS
 from richstore.nodes.base import node_of
 from richstore.nodes.spread.packing import ALONE, references
 from richstore.pages import page_name
-from richstore.tracker import Node, Record
+from richstore.record import Record
 from richstore.transaction import Transaction
 
 __all__ = ["Recall"]
