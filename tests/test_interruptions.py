@@ -11,6 +11,7 @@ be able to write, and what is in memory must be what is on disk: the state befor
 from __future__ import annotations
 
 import _thread
+import ast
 import bisect
 import contextlib
 import contextvars
@@ -626,6 +627,51 @@ def test_interrupted_open(name: str, tmp_path: Path, request: pytest.FixtureRequ
 def usual_exit(self: Block, kind: Any, error: Any, trace: Any) -> None:
     """End the block from an `__exit__` as classes have it."""
     self.leave(kind is not None)
+
+
+def lines_without_a_handler(path: Path) -> Iterator[int]:
+    """Yield the lines of loops at whose end Python may take an interrupt past its own handlers.
+
+    From Python 3.12 on the jump back of a loop that ends in a condition is in no `with` or `try`.
+    """
+    todo = [compile(path.read_text(), str(path), "exec")]
+    while todo:
+        code = todo.pop()
+        todo += [one for one in code.co_consts if isinstance(one, CodeType)]
+        if code.co_name.startswith("<"):
+            # a generator is left by what runs it
+            continue
+        ranges = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+        line = 0
+        for instruction in dis.get_instructions(code):
+            if instruction.positions is not None and instruction.positions.lineno:
+                line = instruction.positions.lineno
+            is_jump = instruction.opname == "JUMP_BACKWARD"
+            if is_jump and not any(one.start <= instruction.offset < one.end for one in ranges):
+                yield line
+
+
+def lines_with_a_lock(path: Path) -> set[int]:
+    """Return the lines that are inside a `with` of a lock."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.With) and node.end_lineno is not None:
+            names = {ast.unparse(item.context_expr).rpartition(".")[2] for item in node.items}
+            if names & {"lock", "_lock", "_opening"}:
+                found.update(range(node.lineno, node.end_lineno + 1))
+    return found
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 keeps to its handlers")
+def test_no_loop_takes_an_interrupt_past_a_lock() -> None:
+    """No function of the library holds a lock in a loop that an interrupt leaves without it."""
+    library = Path(richstore.__file__).parent
+    found = [
+        f"{path.relative_to(library)}:{line}"
+        for path in library.rglob("*.py")
+        for line in set(lines_without_a_handler(path)) & lines_with_a_lock(path)
+    ]
+    assert found == []
 
 
 install = Transaction._install
