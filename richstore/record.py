@@ -146,7 +146,7 @@ class Record:
             faces |= {id(one.face): (2 * at + 1, one.face) for one, at in self.externals.items()}
             used = {*self.nodes, *self.externals.values()}
             self.top = max(used, default=-1) + 1
-            self.free = [slot for slot in range(self.top) if slot not in used]
+            self.free = sorted({*range(self.top)} - used)
             self.faces = faces
             return object.__getattribute__(self, name)
 

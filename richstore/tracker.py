@@ -205,21 +205,25 @@ class Tracker:
             changed = log.changed_since(get(LOG_KEY) or b"", self.seen, commit)
             self.reclaimable = True
             self.changes.append((commit, changed))
-            if changed is None:
-                self.cells.clear()
-                for node in list(self.spreads.values()):
-                    _drop_mirror(node)
-                for record in list(self.live.values()):
-                    self.expire(record)
-            else:
-                for name in changed:
-                    if name[:1] == pages.CELL:
-                        self.cells.pop(name, None)
-                        self.drop_mirror_of(name)
-                    found = self.live.get(name)
-                    if found is not None:
-                        self.expire(found)
+            self._expire_changed(changed)
             self.seen = commit
+
+    def _expire_changed(self, changed: set[bytes] | None) -> None:
+        """Mark records stale, and forget cells, of some names; None: of all."""
+        if changed is None:
+            self.cells.clear()
+            for node in list(self.spreads.values()):
+                _drop_mirror(node)
+            for record in list(self.live.values()):
+                self.expire(record)
+            return
+        for name in changed:
+            if name[:1] == pages.CELL:
+                self.cells.pop(name, None)
+                self.drop_mirror_of(name)
+            found = self.live.get(name)
+            if found is not None:
+                self.expire(found)
 
     def expire(self, record: Record) -> None:
         """Mark a record stale."""
@@ -478,8 +482,11 @@ class Tracker:
             # no call between the two, and so no interrupt
             self.recent_size += cost - self.costs.get(name, 0)
             self.costs[name] = cost
-            while self.recent_size > self.cache_size and len(recent) > 1:
-                self._uncount(recent.popitem(last=False)[0])
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while self.recent_size > self.cache_size and len(self.recent) > 1:
+            self._uncount(self.recent.popitem(last=False)[0])
 
     def _uncount(self, name: bytes) -> None:
         """Let a record that is dropped cost nothing."""

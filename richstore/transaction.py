@@ -317,38 +317,43 @@ class Transaction(Scope):
 
     def _install(self, work: Commit, commit: int) -> None:
         """Show what was committed to everybody; again, when it was interrupted."""
+        # loops are in a function of their own here and elsewhere: an interrupt in a loop of the
+        # function that has the `with` may, on some versions of Python, leave the lock taken
+        with self.tracker.lock:
+            self._show(work, commit)
+
+    def _show(self, work: Commit, commit: int) -> None:
         tracker = self.tracker
-        with tracker.lock:
-            self.done = True
-            for node in self.touched:
-                if node.tx is self:
-                    old = node.content
-                    if isinstance(old, Spread) and old is not node.work:
-                        tracker.close_spread(old, work.before, False)
-                    node.kind.install(node)
-                    node.tx = None
-            # the old contents are to be free before it is asked who else holds what was in them
-            old = None
-            for node in self.levels[0].births:
+        self.done = True
+        for node in self.touched:
+            if node.tx is self:
+                old = node.content
+                if isinstance(old, Spread) and old is not node.work:
+                    tracker.close_spread(old, work.before, False)
+                node.kind.install(node)
                 node.tx = None
-                if node.kind.guarded:
-                    node.kind.settle(node)
-                record = node.record
-                if record is not None and self.roots.get(record.root.name, record.root) is not (
-                    record.root
-                ):
-                    node.record = None
-            for name, root in self.roots.items():
-                old_root = work.replaced.setdefault(name, tracker.live.get(name))
-                if old_root is not None and old_root is not root:
-                    tracker.forget(old_root, work.before)
-                if root is not None and root.nodes:
-                    tracker.live[name] = root
-                    tracker.remember(root)
-            work.install()
-            tracker.seen = commit
-            tracker.pending = None
-            tracker.installed.notify_all()
+        # the old contents are to be free before it is asked who else holds what was in them
+        old = None
+        for node in self.levels[0].births:
+            node.tx = None
+            if node.kind.guarded:
+                node.kind.settle(node)
+            record = node.record
+            if record is not None and self.roots.get(record.root.name, record.root) is not (
+                record.root
+            ):
+                node.record = None
+        for name, root in self.roots.items():
+            old_root = work.replaced.setdefault(name, tracker.live.get(name))
+            if old_root is not None and old_root is not root:
+                tracker.forget(old_root, work.before)
+            if root is not None and root.nodes:
+                tracker.live[name] = root
+                tracker.remember(root)
+        work.install()
+        tracker.seen = commit
+        tracker.pending = None
+        tracker.installed.notify_all()
 
     def _forget_numbers(self) -> None:
         """Give back numbers whose taking was not committed: another process may take them now."""
@@ -373,16 +378,20 @@ class Transaction(Scope):
         if not self.done and self.engine is not None:
             self.engine.abort()
             with self.tracker.lock:
-                self._forget_numbers()
-                restore(self)
-                for node, content in reversed(self.reshaped):
-                    kind: Any = node.kind
-                    node.work = node.content = content
-                    kind.show(node.face, content)
-                while self.levels:
-                    self._undo(self.levels[-1])
-                    self.levels.pop()
+                self._put_back()
         self._release()
+
+    def _put_back(self) -> None:
+        """Undo everything in memory."""
+        self._forget_numbers()
+        restore(self)
+        for node, content in reversed(self.reshaped):
+            kind: Any = node.kind
+            node.work = node.content = content
+            kind.show(node.face, content)
+        while self.levels:
+            self._undo(self.levels[-1])
+            self.levels.pop()
 
     def break_off(self) -> None:
         """Undo the innermost block: an interrupt came in the middle of an operation in it."""
@@ -427,11 +436,14 @@ class Transaction(Scope):
         if savepoint not in self.levels[1:]:
             raise ClosedError("this savepoint is no longer part of the transaction")
         with self.tracker.lock:
-            while self.levels[-1] is not savepoint:
-                self._undo(self.levels[-1])
-                self.levels.pop()
-            self._undo(savepoint)
+            self._undo_until(savepoint)
             savepoint.broken = False
+
+    def _undo_until(self, savepoint: Savepoint) -> None:
+        while self.levels[-1] is not savepoint:
+            self._undo(self.levels[-1])
+            self.levels.pop()
+        self._undo(savepoint)
 
     def release(self, savepoint: Savepoint) -> None:
         """Let the changes since `savepoint` belong to the level below it."""

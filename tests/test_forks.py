@@ -417,8 +417,9 @@ def test_forks_while_the_map_grows(path: str) -> None:
                 failures.append(error)
 
         def child() -> None:
-            held[0] += 1
-            store["from child", held[0]] = bytes(100_000)
+            with store.transaction():
+                held[0] += 1
+                store["from child", held[0]] = bytes(100_000)
             check_store(store)
 
         thread = threading.Thread(target=write)

@@ -193,19 +193,23 @@ def check_lock_file(fd: int, path: str) -> None:
     except OSError:
         return  # LMDB will make it, or say why not
     try:
-        # a process that is just ending may give up the two one after the other
-        deadline = time.monotonic() + _ENDING
-        while _is_locked(lock, 0) and not _is_locked(fd, _MARK):
-            if time.monotonic() > deadline:
-                raise OSError(
-                    errno.EBUSY,
-                    "the file was deleted or replaced while another process has it open (or a "
-                    "program other than richstore has it open); close it there first",
-                    path,
-                )
-            time.sleep(_ENDING / 50)
+        _refuse_lock_of_another_file(fd, lock, path)
     finally:
         os.close(lock)
+
+
+def _refuse_lock_of_another_file(fd: int, lock: int, path: str) -> None:
+    # a process that is just ending may give up the two one after the other
+    deadline = time.monotonic() + _ENDING
+    while _is_locked(lock, 0) and not _is_locked(fd, _MARK):
+        if time.monotonic() > deadline:
+            raise OSError(
+                errno.EBUSY,
+                "the file was deleted or replaced while another process has it open (or a "
+                "program other than richstore has it open); close it there first",
+                path,
+            )
+        time.sleep(_ENDING / 50)
 
 
 # Where the mark is; no file is so long.

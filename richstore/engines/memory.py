@@ -264,6 +264,9 @@ class MemoryEngine:
     def reopen_after_fork(self) -> None:
         """Go on with the child's own copy, without a commit that was half made at the fork."""
         self._lock = threading.Lock()
+        self._forget_half_made()
+
+    def _forget_half_made(self) -> None:
         for key, versions in list(self._versions.items()):
             self._versions[key] = tuple(entry for entry in versions if entry[0] <= self._last)
             if not self._versions[key]:
@@ -324,23 +327,30 @@ class MemoryEngine:
                 return
             if base != self._last:
                 raise ConflictError("memory: another transaction was committed first; run it again")
-            number = base + 1
-            versions = self._versions
-            new = [key for key in writes if key not in versions]
-            for key, value in writes.items():
-                before = versions.get(key, ())
-                there = bool(before) and before[-1][1] is not None
-                self._entries += (value is not None) - there
-                versions[key] = (*before, (number, value))
-                if before or value is None:
-                    self._replaced.append((number, key))
-            if len(new) > _FEW:
-                self._keys = list(heapq.merge(self._keys, sorted(new)))
-            else:
-                for key in new:
-                    bisect.insort(self._keys, key)
-            self._last = number
+            try:
+                self._put(base + 1, writes)
+            except BaseException:
+                # an interrupt: nothing of it is to be seen with the next commit
+                self._forget_half_made()
+                raise
+            self._last = base + 1
             self._prune()
+
+    def _put(self, number: int, writes: dict[bytes, bytes | None]) -> None:
+        versions = self._versions
+        new = [key for key in writes if key not in versions]
+        for key, value in writes.items():
+            before = versions.get(key, ())
+            there = bool(before) and before[-1][1] is not None
+            self._entries += (value is not None) - there
+            versions[key] = (*before, (number, value))
+            if before or value is None:
+                self._replaced.append((number, key))
+        if len(new) > _FEW:
+            self._keys = list(heapq.merge(self._keys, sorted(new)))
+        else:
+            for key in new:
+                bisect.insort(self._keys, key)
 
     def _forget_dropped(self) -> None:
         while self.dropped:

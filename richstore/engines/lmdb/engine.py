@@ -310,10 +310,7 @@ class LmdbEngine:
             self.closed = True
             self.begin = self._begin_without_environment
             self.shared.clear()
-            for handle in list(self.readers):
-                reader = handle()
-                if reader is not None:
-                    reader.close()
+            self._close_readers()
             writer = self.writer and self.writer()
             if not writer or writer.txn is ENDED:
                 self._finish_close()
@@ -423,10 +420,7 @@ class LmdbEngine:
         env = self._env
         assert env is not None
         self.begin = self._begin_without_environment
-        for handle in list(self.readers):
-            reader = handle()
-            if reader is not None:
-                reader.close()
+        self._close_readers()
         size = env.info()["map_size"]
         env.close()
         self._env = None
@@ -543,6 +537,12 @@ class LmdbEngine:
                 os.close(fd)
             registry.remove(self._key, self)
             self.closing = False
+
+    def _close_readers(self) -> None:
+        for handle in list(self.readers):
+            reader = handle()
+            if reader is not None:
+                reader.close()
 
     def _close_environment(self) -> None:
         env, self._env = self._env, None
