@@ -12,6 +12,7 @@ import enum
 import gc
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -58,6 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make warnings errors and choose the Hypothesis profile."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # as a job in the background of a shell has it; tests interrupt themselves and their children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("markers", "timeout(seconds): a limit, kept by pytest-timeout")
     config.addinivalue_line("markers", "may_leak: skip the check for leaked files and threads")
