@@ -111,6 +111,7 @@ class Interrupt:
 
     def __init__(self, at: int) -> None:
         self.left = at
+        self.before = sys.gettrace()
 
     def run(self, work: Callable[[], Any]) -> None:
         """Run `work` and let what it raises through."""
@@ -122,7 +123,7 @@ class Interrupt:
 
     def _watch(self, on: bool) -> None:
         if monitoring is None:
-            sys.settrace(self._enter if on else None)
+            sys.settrace(self._enter if on else self.before)
             return
         monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, self._count)
         monitoring.set_events(_TOOL, monitoring.events.INSTRUCTION if on else 0)
