@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make warnings errors and choose the Hypothesis profile."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # as a job in the background of a shell has it; tests interrupt themselves and their children
+        # as a job in the background of a shell has it; tests interrupt themselves
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("markers", "timeout(seconds): a limit, kept by pytest-timeout")
