@@ -95,8 +95,7 @@ def open(
     with _opening:
         if path == "memory:":
             _check_words(flag, synchronous)
-            tracker = _new_tracker(MemoryEngine(), cache_size)
-            _prepare(tracker, "c", timeout)
+            return store_on(MemoryEngine(), timeout=timeout, cache_size=cache_size)
         else:
             file = open_lmdb(
                 path,
@@ -114,6 +113,14 @@ def open(
                 raise
         tracker.timeout = timeout
         return Store(tracker, timeout, readonly=flag == "r")
+
+
+def store_on(engine: Engine, *, timeout: float | None, cache_size: int) -> Store:
+    """Return a store on an engine that nobody else has opened, made if it is empty."""
+    tracker = _new_tracker(engine, cache_size)
+    _prepare(tracker, "c", timeout)
+    tracker.timeout = timeout
+    return Store(tracker, timeout, readonly=False)
 
 
 def _compact_file(path: str) -> None:
