@@ -34,7 +34,7 @@ from richstore.documents.merging import merge
 from richstore.errors import ConflictError, FormatError
 from richstore.mapping import name_of
 from richstore.nodes import FrozenView, frozen_value, plain
-from richstore.store import CACHE_SIZE, Store, store_on
+from richstore.store import CACHE_SIZE, store_on
 from richstore.transaction import Transaction, current
 
 __all__ = ["Document", "document"]
@@ -409,9 +409,7 @@ class Document:
         if self._transaction() is not None:
             raise RuntimeError(f"{what}() is not for the inside of a block; call it after it")
 
-    def _prepare(
-        self, timeout: float | None
-    ) -> tuple[Callable[[Any], None], Callable[[], None]]:
+    def _prepare(self, timeout: float | None) -> tuple[Callable[[Any], None], Callable[[], None]]:
         """Begin a transaction of the store; see `DocumentEngine`."""
         if not self._autosave and self._entering != threading.get_ident():
             return _nothing_to_save, _nothing_to_finish
@@ -491,13 +489,15 @@ class Document:
     def _decode(self, stored: bytes) -> Any:
         value = self._format.decode(stored, self.location)
         wanted = type(self._default)
-        if wanted in (list, dict, set) and type(value) in (list, dict, set):
-            if type(value) is not wanted:
-                raise FormatError(
-                    f"{self.location} holds a {type(value).__name__}, and the default is a "
-                    f"{wanted.__name__}; nothing was changed"
-                )
+        if wanted in _CONTAINERS and type(value) in _CONTAINERS and type(value) is not wanted:
+            raise FormatError(
+                f"{self.location} holds a {type(value).__name__}, and the default is a "
+                f"{wanted.__name__}; nothing was changed"
+            )
         return value
+
+
+_CONTAINERS = (list, dict, set)
 
 
 def _nothing_to_save(transaction: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from richstore.documents.formats import difference
-from richstore.nodes import plain
+from richstore.nodes.plain import plain
 
 __all__ = ["merge"]
 

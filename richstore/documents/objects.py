@@ -47,6 +47,8 @@ class ObjectPlace:
         self._obstore = _obstore()
         errors = self._obstore.exceptions
         self._not_found = (errors.NotFoundError, FileNotFoundError)
+        # obstore raises some of Python's own as well
+        self._errors = (errors.BaseError, OSError)
         self._refused = (errors.PreconditionError, errors.AlreadyExistsError)
         self._store = self._open(parts.scheme, parts.netloc, dict(options))
 
@@ -85,11 +87,11 @@ class ObjectPlace:
                     f"the bucket of {self.location} does not exist; make it, or correct the name"
                 ) from None
             return None
-        except Exception as error:
+        except self._errors as error:
             raise self._error("read", error) from None
         meta = found.meta
-        version = {"e_tag": meta.get("e_tag"), "version": meta.get("version")}
-        return data, version, found.attributes.get(_MARK)
+        version = {name: meta.get(name) for name in ("e_tag", "version")}
+        return data, _known(version), found.attributes.get(_MARK)
 
     def is_current(self, version: object) -> bool:
         """Return True: the condition of the next write tells better."""
@@ -108,11 +110,11 @@ class ObjectPlace:
             made = self._obstore.put(
                 self._store, self._key, data, mode=mode, attributes={_MARK: mark}
             )
-        except Exception as error:
-            if isinstance(error, _CERTAIN_NAMES) or self._is_certain(error):
+        except self._errors as error:
+            if self._is_certain(error):
                 raise self._error("write", error) from None
             return self._outcome(mark, version, error)
-        return {"e_tag": made.get("e_tag"), "version": made.get("version")}
+        return _known(dict(made))
 
     def _is_certain(self, error: Exception) -> bool:
         """Tell whether nothing can have been written."""
@@ -122,7 +124,6 @@ class ObjectPlace:
             errors.UnauthenticatedError,
             errors.NotSupportedError,
             errors.InvalidPathError,
-            errors.NotFoundError,
         )
         return isinstance(error, certain)
 
@@ -131,7 +132,8 @@ class ObjectPlace:
         found = self._get()
         if found is not None and found[2] == mark:
             return found[1]
-        if isinstance(error, self._refused):
+        gone = found is None and isinstance(error, self._not_found)
+        if gone or isinstance(error, self._refused):
             raise ConflictError(
                 f"{self.location} was changed by somebody else since it was read"
             ) from None
@@ -151,7 +153,7 @@ class ObjectPlace:
             self._obstore.delete(self._store, self._key)
         except self._not_found:
             pass
-        except Exception as error:
+        except self._errors as error:
             raise self._error("delete", error) from None
 
     def acquire(self, timeout: float | None) -> None:
@@ -180,7 +182,9 @@ class ObjectPlace:
         return OSError(f"could not {what} {self.location} ({name}{said}); try again later")
 
 
-_CERTAIN_NAMES = (TypeError, ValueError)
+def _known(version: dict[str, Any]) -> dict[str, Any]:
+    """Return what there is of a version; obstore takes no None."""
+    return {name: value for name, value in version.items() if value is not None}
 
 
 def _obstore() -> Any:
