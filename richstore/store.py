@@ -115,12 +115,14 @@ def open(
         return Store(tracker, timeout, readonly=flag == "r")
 
 
-def store_on(engine: Engine, *, timeout: float | None, cache_size: int) -> Store:
+def store_on(
+    engine: Engine, *, timeout: float | None, cache_size: int, kind: type[Store] | None = None
+) -> Store:
     """Return a store on an engine that nobody else has opened, made if it is empty."""
     tracker = _new_tracker(engine, cache_size)
     _prepare(tracker, "c", timeout)
     tracker.timeout = timeout
-    return Store(tracker, timeout, readonly=False)
+    return (kind or Store)(tracker, timeout, readonly=False)
 
 
 def _compact_file(path: str) -> None:

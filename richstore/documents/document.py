@@ -13,17 +13,25 @@ as before. On a place without a lock the write is conditional: when somebody els
 transaction raises `ConflictError`; a single change is then made again on the latest content.
 All other changes are in memory only, until `commit()`.
 
+All that reads or writes the place, or brings the memory up to date, holds the writer's lock of the
+document's store. An inner block, and `commit()` inside a block, write what is not committed in
+memory yet. If the block fails afterwards, the memory takes what was written before anything else
+happens (`_catch_up`); the number of the commit that was to be tells.
+
 What is read from the place is merged into the live value by the *loader*, a second tracker on the
 same engine, so that what users hold goes on living.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -31,19 +39,23 @@ from richstore.documents.engine import DocumentEngine, Inside
 from richstore.documents.files import FilePlace
 from richstore.documents.formats import Format, resolve
 from richstore.documents.merging import merge
-from richstore.errors import ConflictError, FormatError
+from richstore.errors import ConflictError, FormatError, LockTimeoutError
 from richstore.mapping import name_of
-from richstore.nodes import FrozenView, frozen_value, plain
-from richstore.store import CACHE_SIZE, store_on
+from richstore.nodes import FrozenView, frozen_value, is_face, plain, plain_alone
+from richstore.store import CACHE_SIZE, Store, store_on
 from richstore.transaction import Transaction, current
 
 __all__ = ["Document", "document"]
 
 _KEY = "value"
 _MISSING: Any = object()
-# How often `update` tries again, and the seconds that it pauses at most before that.
+# How often `update` tries again.
 _TRIES = 100
-_PAUSE = 0.2
+# Seconds to pause, on the average, when somebody else was first: at first, and at most.
+_PAUSE = 0.005
+_LONGEST_PAUSE = 0.5
+
+_documents: weakref.WeakSet[Document] = weakref.WeakSet()
 
 
 class Place(Protocol):
@@ -71,6 +83,16 @@ class Place(Protocol):
 
     def release(self) -> None:
         """Let others write."""
+
+    def forked(self) -> None:
+        """Give up, in the child of a fork, what belongs to the parent."""
+
+
+class _Inner(Store):
+    """The store inside a document, which ends with it: there is nothing to close."""
+
+    def __del__(self) -> None:
+        pass
 
 
 def document(
@@ -190,21 +212,21 @@ class Document:
         self._ignore_inner_exits = ignore_inner_exits
         self._timeout = timeout
         self._autosave = autosave
-        # held while the place is used
-        self._mutex = threading.RLock()
         # what the place holds, as far as is known: its bytes and version (None: nothing), and the
         # commit of the engine after which there are changes that it does not hold
         self._written: bytes | None = None
         self._version: Any = None
         self._saved = -1
-        # whether somebody else has written meanwhile
+        # whether that may not be so any more: a write has failed, or was interrupted
         self._behind = False
-        # the thread that is about to begin a block
-        self._entering: int | None = None
+        # how often others have been first since the last write
+        self._refusals = 0
+        # the threads that are about to begin a block
+        self._entering: set[int] = set()
         self._blocks: dict[Transaction, list[Any]] = {}
         self._engine = DocumentEngine(place.location, self._prepare)
         inside = Inside(self._engine)
-        self._loader = store_on(inside, timeout=None, cache_size=CACHE_SIZE)
+        self._loader = store_on(inside, timeout=None, cache_size=CACHE_SIZE, kind=_Inner)
         stored, self._version = place.read()
         if stored is not None and data is _MISSING:
             value = self._decode(stored)
@@ -214,9 +236,17 @@ class Document:
         self._absorb(value)
         if data is not _MISSING:
             self._saved = -1
-        self._store = store_on(self._engine, timeout=timeout, cache_size=CACHE_SIZE)
-        if autosave and self.dirty:
-            self.commit()
+        self._store = store_on(self._engine, timeout=timeout, cache_size=CACHE_SIZE, kind=_Inner)
+        _documents.add(self)
+        while autosave and self.dirty:
+            try:
+                self.commit()
+            except ConflictError:
+                # somebody else has made or changed it just now
+                if data is _MISSING:
+                    self.reload()
+                else:
+                    self._version = place.read()[1]
 
     def __repr__(self) -> str:
         return f"<richstore.Document {self.location!r}{' with unsaved changes' * self.dirty}>"
@@ -274,14 +304,13 @@ class Document:
             OSError: the place cannot be written; it is as before.
         """
         if self._transaction() is not None:
-            self._write(plain(self.value))
+            self._write_inside()
             return
-        with self._mutex:
-            with self._store._tracker.lock:
-                number = self._engine.last_commit()
-                value = plain(self.value)
-            if number == self._saved and self._version is not None:
+        with self._alone():
+            if not self._has_changes() and self._version is not None:
                 return
+            number = self._engine.last_commit()
+            value = plain(self.value)
             self._place.acquire(self._timeout)
             try:
                 self._write(value)
@@ -299,7 +328,7 @@ class Document:
             FormatError: what is there is not of the document's format.
         """
         self._outside("reload")
-        with self._store._tracker.writer, self._mutex:
+        with self._alone():
             self._read()
         self._store.refresh()
 
@@ -312,7 +341,7 @@ class Document:
             RuntimeError: the caller is inside a block.
         """
         self._outside("delete")
-        with self._store._tracker.writer, self._mutex:
+        with self._alone():
             self._place.acquire(self._timeout)
             try:
                 self._place.delete()
@@ -328,7 +357,7 @@ class Document:
 
         Args:
             function: gets the value and changes it in place. A value that cannot be changed in
-                place is replaced by what it returns.
+                place (a number, a str, a tuple, a frozen dataclass) is replaced by what it returns.
 
         Returns:
             What the function returned at last.
@@ -345,13 +374,12 @@ class Document:
             except ConflictError:
                 if tries == _TRIES - 1 or not self._behind or self._has_changes():
                     raise
-                time.sleep(random.uniform(0, min(_PAUSE, 0.01 * 2**tries)))
         raise AssertionError
 
     def _apply(self, function: Callable[[Any], Any]) -> Any:
         value = self.value
         result = function(value)
-        if plain(value) is value:
+        if not is_face(value) or _is_frozen(value):
             self.value = result
         return result
 
@@ -361,11 +389,11 @@ class Document:
         transaction = self._transaction()
         block = self._store.transaction()
         if transaction is None:
-            self._entering = threading.get_ident()
+            self._entering.add(threading.get_ident())
         try:
             block.__enter__()
         finally:
-            self._entering = None
+            self._entering.discard(threading.get_ident())
         transaction = self._transaction()
         assert transaction is not None
         self._blocks.setdefault(transaction, []).append(block)
@@ -384,17 +412,17 @@ class Document:
         block = blocks.pop()
         if blocks:
             block.__exit__(kind, error, traceback)
-            if kind is None and not self._ignore_inner_exits:
-                self._write(plain(self.value))
+            if kind is None and not self._ignore_inner_exits and not transaction.ended:
+                self._write_inside()
             return
         del self._blocks[transaction]
-        written = self._written
         try:
             block.__exit__(kind, error, traceback)
         finally:
-            if self._written is not written and not transaction.done:
-                # the block failed after an inner one was written: that is what is stored now
-                self._follow()
+            if self._is_ahead():
+                with self._alone():
+                    pass
+                self._store.refresh()
         if kind is None and self.dirty:
             # nothing changed, but nothing is stored either
             self.commit()
@@ -411,70 +439,107 @@ class Document:
 
     def _prepare(self, timeout: float | None) -> tuple[Callable[[Any], None], Callable[[], None]]:
         """Begin a transaction of the store; see `DocumentEngine`."""
-        if not self._autosave and self._entering != threading.get_ident():
+        self._catch_up()
+        if not self._autosave and threading.get_ident() not in self._entering:
             return _nothing_to_save, _nothing_to_finish
-        self._mutex.acquire()
-        try:
-            self._place.acquire(timeout)
-        except BaseException:
-            self._mutex.release()
-            raise
+        if self._refusals:
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, _PAUSE * 2**self._refusals)))
+        self._place.acquire(timeout)
         try:
             if self._behind or not self._place.is_current(self._version):
-                if self._has_changes():
+                if not self._has_changes():
+                    self._read()
+                elif self._place.read()[1] == self._version:
+                    self._behind = False
+                else:
                     raise ConflictError(
                         f"{self.location} was changed by somebody else, and there are changes in "
-                        f"memory that are not saved; reload(), or commit() before the block"
+                        f"memory that are not saved, which reload() would forget"
                     )
-                self._read()
         except BaseException:
-            self._finish()
-            raise
-        return self._save, self._finish
-
-    def _finish(self) -> None:
-        try:
             self._place.release()
+            raise
+        return self._save, self._place.release
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the writer's lock of the store, with the memory up to date with what was written."""
+        tracker = self._store._tracker
+        if tracker.writer_thread == threading.get_ident():
+            raise LockTimeoutError(
+                f"another asyncio task of this thread is inside a block of {self.location}, and "
+                f"waiting for it here would wait forever; let it finish first"
+            )
+        if not tracker.writer.acquire(timeout=-1 if self._timeout is None else self._timeout):
+            raise LockTimeoutError(
+                f"another thread was using {self.location} for more than {self._timeout:g} s; let "
+                f"it end, or wait longer with a larger timeout"
+            )
+        try:
+            self._catch_up()
+            yield
         finally:
-            self._mutex.release()
+            tracker.writer.release()
+
+    def _is_ahead(self) -> bool:
+        """Tell whether something was written that a failed block has undone in memory."""
+        return self._saved > self._engine.last_commit()
+
+    def _catch_up(self) -> None:
+        if self._is_ahead():
+            assert self._written is not None
+            self._absorb(self._decode(self._written))
 
     def _save(self, transaction: Any) -> None:
         """Write the value as a transaction leaves it."""
         name = name_of(_KEY)
         stored = transaction.get(name)
         assert stored is not None
-        self._write(plain(frozen_value(FrozenView(transaction, frozen_value), name, stored)))
+        view = FrozenView(transaction, frozen_value)
+        self._write(plain_alone(frozen_value(view, name, stored)))
         self._saved = transaction.id
+
+    def _write_inside(self) -> None:
+        """Write the value as it is in the current block."""
+        transaction = self._transaction()
+        assert transaction is not None
+        self._write(plain(self.value))
+        self._saved = transaction.engine.id
 
     def _write(self, value: Any) -> None:
         data = self._format.encode(value)
-        if data == self._written:
+        if data == self._written and not self._behind:
             return
+        # until it is known what became of it, whatever interrupts
+        self._behind = True
         try:
             self._version = self._place.write(data, self._version)
         except ConflictError:
-            self._behind = True
+            self._refusals += 1
             raise
         self._written = data
+        self._behind = False
+        self._refusals = 0
 
     def _read(self) -> None:
         """Take the value from the place."""
         stored, version = self._place.read()
         value = self._default if stored is None else self._decode(stored)
+        self._behind = True
         self._absorb(value)
         self._written, self._version = stored, version
         self._behind = False
 
-    def _follow(self) -> None:
-        """Take the value from what was written last."""
-        assert self._written is not None
-        with self._store._tracker.writer, self._mutex:
-            self._absorb(self._decode(self._written))
-        self._store.refresh()
-
     def _has_changes(self) -> bool:
         """Tell whether the committed value has changes that are not saved."""
-        return self._engine.last_commit() != self._saved
+        return self._engine.last_commit() > self._saved
+
+    def forked(self) -> None:
+        """Give up, in the child of a fork, what belongs to the parent."""
+        self._engine.reopen_after_fork()
+        self._entering.clear()
+        self._blocks.clear()
+        self._place.forked()
 
     def _absorb(self, value: Any) -> None:
         """Make the value in memory equal to plain data, by the loader."""
@@ -498,6 +563,19 @@ class Document:
 
 
 _CONTAINERS = (list, dict, set)
+
+
+def _forked() -> None:
+    for one in list(_documents):
+        one.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _is_frozen(value: Any) -> bool:
+    """Tell whether an instance of a dataclass refuses changes."""
+    return dataclasses.is_dataclass(value) and value.__dataclass_params__.frozen  # type: ignore
 
 
 def _nothing_to_save(transaction: Any) -> None:

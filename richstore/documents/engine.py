@@ -1,10 +1,10 @@
 """The engine of a document: everything in memory, and hooks where a place is read and written.
 
 `DocumentEngine` is the memory engine with two more steps. Before a write transaction of the
-document's own tracker begins, `prepare` may take the place's lock and bring the memory up to
-date; before it commits, `save` may write it to the place, and refuse it. `Inside` is the way round these
-hooks: a second tracker, the *loader*, commits there what was read from the place, and the document's
-tracker takes notice as it does of another process.
+document's own tracker begins, `prepare` may take the place's lock and bring the memory up to date;
+before it commits, `save` may write it to the place, and refuse it. `Inside` is the way round these
+hooks: a second tracker, the *loader*, commits there what was read from the place, and the
+document's tracker takes notice as it does of another process.
 """
 
 from __future__ import annotations

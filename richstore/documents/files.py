@@ -127,6 +127,16 @@ class FilePlace:
         if lock is not None:
             lock.release()
 
+    def forked(self) -> None:
+        """Give up, in the child of a fork, a lock that the parent has."""
+        lock, self._lock = self._lock, None
+        context = None if lock is None else lock._context
+        if context is not None and context.lock_file_fd is not None:
+            # releasing it would release the parent's
+            os.close(context.lock_file_fd)
+            context.lock_file_fd = None
+            context.lock_counter = 0
+
     def _version(self) -> Version | None:
         try:
             return _version(os.stat(self.location))

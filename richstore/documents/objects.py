@@ -1,160 +1,283 @@
 """Documents in object stores: S3 and its kin, by obstore.
 
 There are no locks there. A write is conditional on the version that was read (`If-Match`), or on
-there being nothing (`If-None-Match`), so who comes second is refused. Each write carries a number
-of its own, as metadata: when its answer is lost, or it was sent twice by a retry and refused the
-second time, reading back tells whether it was ours that is there.
+there being nothing (`If-None-Match`), so who comes second is refused.
 
-The rule: nothing of what the user gave as options is ever part of a message.
+Theory of operation
+-------------------
+
+A write may be done although its answer is lost, and is then refused when it is sent again. So each
+write has a *mark*, a random number that goes into the object's metadata, before the marks of the
+last writes that it is based on. When the answer to a write is missing, the object is read back: if
+its marks have ours, the write was done, also when others have written since. If they have the one
+before ours and not ours, others were first. If the object is as before, the write is sent again,
+with the same mark, until time is up. Only when others write without marks can nobody tell.
+
+Reading and deleting are harmless to repeat; there obstore does it.
+
+The rule: nothing of what the user gave as options, and nothing of what a server says but the status
+and the name of its error, is ever part of a message, nor the context of an error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
+import random
+import re
 import secrets
-from typing import Any
-from urllib.parse import urlsplit
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from richstore.errors import ConflictError
 
 __all__ = ["ObjectPlace"]
 
-_MARK = "richstore-commit"
+T = TypeVar("T")
+
+_SCHEMES = ("s3", "s3a", "gs", "az", "memory")
+# The metadata with the marks, a word that all kinds of stores take, and how many marks are kept:
+# S3 takes 2 KB of metadata.
+_MARKS = "richstorecommits"
+_MOST_MARKS = 60
+# How often and how many seconds a request is tried, by default, and the pauses before.
+_MAX_RETRIES = 6
+_RETRY_TIMEOUT = 30.0
+_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+# The version of an object that is known to have been replaced.
+_REPLACED: dict[str, Any] = {"e_tag": ""}
 # `memory://name/…` is one store for the process, as a path is one file
 _memories: dict[str, Any] = {}
+# the process that obstore works in
+_process: int | None = None
 
 
 class ObjectPlace:
     """One object.
 
     Args:
-        url: where it is, as obstore takes it; the last parts of its path are the object's key.
+        url: where it is: the bucket or container, and the object's key as it is, nothing escaped.
         options: keys, region, endpoint and the like, as obstore takes them.
+
+    Raises:
+        ValueError: the URL names no object, or the options are not understood.
     """
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        parts = urlsplit(url)
-        self.location = parts._replace(netloc=parts.hostname or "", query="", fragment="").geturl()
-        if parts.username or parts.password or parts.query:
+        scheme, _, rest = url.partition("://")
+        bucket, _, key = rest.partition("/")
+        bucket = bucket.rpartition("@")[2]
+        scheme = scheme.lower()
+        self.location = f"{scheme}://{bucket}/{key.partition('?')[0]}"
+        if "@" in rest.partition("/")[0] or "?" in rest:
             raise ValueError(
                 f"give keys and other options of {self.location} as arguments, not in the URL"
             )
-        key = parts.path.lstrip("/")
+        if scheme not in _SCHEMES:
+            raise ValueError(
+                f"{self.location} is no place for documents; give a path, or a URL that begins "
+                f"with file://, {'://, '.join(_SCHEMES)}://"
+            )
+        if not bucket and scheme != "memory":
+            raise ValueError(f"{self.location} names no bucket")
         if not key or key.endswith("/"):
             raise ValueError(f"{self.location} names no object; add its key to the URL")
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise ValueError(f"the key of {self.location} has a part that is empty, or . or ..")
         self.name = key.rpartition("/")[2]
         self._key = key
+        self._bucket = bucket
         self._obstore = _obstore()
         errors = self._obstore.exceptions
-        self._not_found = (errors.NotFoundError, FileNotFoundError)
         # obstore raises some of Python's own as well
-        self._errors = (errors.BaseError, OSError)
-        self._refused = (errors.PreconditionError, errors.AlreadyExistsError)
-        self._store = self._open(parts.scheme, parts.netloc, dict(options))
+        self._errors = (errors.BaseError, OSError, ValueError)
+        self._refused = (errors.PreconditionError, errors.AlreadyExistsError, FileNotFoundError)
+        self._forbidden = (errors.PermissionDeniedError, errors.UnauthenticatedError)
+        self._retries = {
+            "max_retries": _MAX_RETRIES,
+            "retry_timeout": timedelta(seconds=_RETRY_TIMEOUT),
+            "backoff": {
+                "init_backoff": timedelta(seconds=_PAUSE),
+                "max_backoff": timedelta(seconds=_LONGEST_PAUSE),
+                "base": 2,
+            },
+            **(options.get("retry_config") or {}),
+        }
+        self._reading, self._writing = self._open(scheme, dict(options))
+        # what the object that was read or written last has besides its content
+        self._attributes: dict[str, str] = {}
 
-    def _open(self, scheme: str, netloc: str, options: dict[str, Any]) -> Any:
+    def _open(self, scheme: str, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Return a store that repeats requests, and one that does not."""
         store = importlib.import_module("obstore.store")
         if scheme == "memory":
-            return _memories.setdefault(netloc, store.MemoryStore())
-        if str(options.get("endpoint", "")).startswith("http://"):
+            if options:
+                raise ValueError(f"{self.location} has no options {', '.join(sorted(options))}")
+            memory = _memories.setdefault(self._bucket, store.MemoryStore())
+            return memory, memory
+        options.pop("retry_config", None)
+        endpoints = [*options.values(), *map(os.environ.get, ("AWS_ENDPOINT", "AWS_ENDPOINT_URL"))]
+        if any(str(value).startswith("http://") for value in endpoints):
+            # who asks for that gets it
             client = dict(options.get("client_options") or {})
             options["client_options"] = {"allow_http": True, **client}
-        if scheme == "az":
-            # az://account/container/key
-            container, _, self._key = self._key.partition("/")
-            netloc = f"{netloc}/{container}"
-        try:
-            return store.from_url(f"{scheme}://{netloc}", **options)
-        except (self._obstore.exceptions.BaseError, TypeError) as error:
+
+        def build() -> tuple[Any, Any]:
+            url = f"{scheme}://{self._bucket}"
+            once = {**self._retries, "max_retries": 0}
+            return (
+                store.from_url(url, **options, retry_config=self._retries),
+                store.from_url(url, **options, retry_config=once),
+            )
+
+        stores, error = self._try(build, TypeError)
+        if stores is None:
             # its text may have the options in it
             raise ValueError(
-                f"the options for {self.location} are not understood: {', '.join(sorted(options))} "
-                f"({type(error).__name__})"
-            ) from None
+                f"the options for {self.location} are not understood, or one is missing "
+                f"({type(error).__name__}): given were {', '.join(sorted(options)) or 'none'}"
+            )
+        return stores
+
+    def _try(
+        self, work: Callable[[], T], *more: type[Exception]
+    ) -> tuple[T, None] | tuple[None, Exception]:
+        """Return what a function returns, or its error, so that ours is not raised inside it."""
+        _stay_in_process()
+        try:
+            return work(), None
+        except (*self._errors, *more) as error:
+            return None, error
 
     def read(self) -> tuple[bytes | None, Any]:
-        """Return the content and its version, by one GET; None for both when there is none."""
-        found = self._get()
-        return (None, None) if found is None else found[:2]
+        """Return the content and its version, by one GET; None for both when there is none.
 
-    def _get(self) -> tuple[bytes, dict[str, Any], str | None] | None:
-        try:
-            found = self._obstore.get(self._store, self._key)
-            data = bytes(found.bytes())
-        except self._not_found as error:
-            if "NoSuchBucket" in str(error):
-                raise FileNotFoundError(
-                    f"the bucket of {self.location} does not exist; make it, or correct the name"
-                ) from None
+        Raises:
+            OSError: it cannot be read.
+        """
+        found = self._get()
+        if found is None:
+            self._attributes = {}
+            return None, None
+        data, version, self._attributes = found
+        return data, version
+
+    def _get(self) -> tuple[bytes, dict[str, Any], dict[str, str]] | None:
+        def get() -> tuple[bytes, dict[str, Any], dict[str, str]]:
+            found = self._obstore.get(self._reading, self._key)
+            return bytes(found.bytes()), _known(found.meta), dict(found.attributes)
+
+        found, error = self._try(get)
+        if error is None:
+            return found
+        if isinstance(error, FileNotFoundError) and not _has_no_bucket(error):
             return None
-        except self._errors as error:
-            raise self._error("read", error) from None
-        meta = found.meta
-        version = {name: meta.get(name) for name in ("e_tag", "version")}
-        return data, _known(version), found.attributes.get(_MARK)
+        raise self._error("read", error)
 
     def is_current(self, version: object) -> bool:
-        """Return True: the condition of the next write tells better."""
-        return True
+        """Tell whether it is not known that somebody else has written since."""
+        return version != _REPLACED
 
     def write(self, data: bytes, version: Any) -> dict[str, Any]:
-        """Replace the object if it is still of a version, by one PUT.
+        """Replace the object if it is still of the version that was read, by one PUT.
 
         Raises:
             ConflictError: it is of another version.
             OSError: it could not be written, or nobody can tell whether it was.
         """
-        mark = secrets.token_hex(16)
+        if version == _REPLACED:
+            raise self._conflict()
+        before = self._attributes.get(_MARKS, "").split(",")
+        if before == [""]:
+            before = [_origin(version)]
+        mark = secrets.token_hex(8)
+        marks = ",".join([mark, *before][:_MOST_MARKS])
+        attributes = {**self._attributes, _MARKS: marks}
         mode: Any = "create" if version is None else version
-        try:
-            made = self._obstore.put(
-                self._store, self._key, data, mode=mode, attributes={_MARK: mark}
+
+        def put() -> dict[str, Any]:
+            return _known(
+                self._obstore.put(self._writing, self._key, data, mode=mode, attributes=attributes)
             )
-        except self._errors as error:
-            if self._is_certain(error):
-                raise self._error("write", error) from None
-            return self._outcome(mark, version, error)
-        return _known(dict(made))
 
-    def _is_certain(self, error: Exception) -> bool:
-        """Tell whether nothing can have been written."""
-        errors = self._obstore.exceptions
-        certain = (
-            errors.PermissionDeniedError,
-            errors.UnauthenticatedError,
-            errors.NotSupportedError,
-            errors.InvalidPathError,
-        )
-        return isinstance(error, certain)
+        end = time.monotonic() + self._retries["retry_timeout"].total_seconds()
+        tries = 0
+        while True:
+            made, error = self._try(put)
+            if error is None:
+                assert made is not None
+                self._attributes = attributes
+                return made
+            if not tries and isinstance(error, self._refused) and _status(error) != 409:
+                # it was sent once, and an answer came
+                if _has_no_bucket(error):
+                    raise self._error("write", error)
+                raise self._conflict()
+            if isinstance(error, self._forbidden) or _has_no_bucket(error):
+                raise self._error("write", error)
+            if not _is_unsent(error):
+                outcome = self._outcome(mark, before[0], version, error)
+                if outcome is not None:
+                    return outcome
+            tries += 1
+            pause = random.uniform(_PAUSE, min(_LONGEST_PAUSE, _PAUSE * 2**tries))
+            if (
+                not _is_passing(error)
+                or tries > self._retries["max_retries"]
+                or time.monotonic() + pause > end
+            ):
+                raise self._error("write", error)
+            time.sleep(pause)
 
-    def _outcome(self, mark: str, version: Any, error: Exception) -> dict[str, Any]:
-        """Find out whether a write was done whose answer says no, or is missing."""
-        found = self._get()
-        if found is not None and found[2] == mark:
-            return found[1]
-        gone = found is None and isinstance(error, self._not_found)
-        if gone or isinstance(error, self._refused):
-            raise ConflictError(
-                f"{self.location} was changed by somebody else since it was read"
-            ) from None
-        now = None if found is None else found[1]
+    def _outcome(
+        self, mark: str, before: str, version: Any, error: Exception
+    ) -> dict[str, Any] | None:
+        """Find out whether a write was done whose answer is missing, or says no to a repetition.
+
+        Returns:
+            The version that the write made; None: it has not been done.
+        """
+        failure: OSError | None = None
+        found = None
+        try:
+            found = self._get()
+        except OSError as second:
+            failure = second
+        if failure is not None:
+            raise OSError(
+                f"{self._error('write', error)}; and it could not be read back, so it is unknown "
+                f"whether it was written: {failure}"
+            )
+        if found is None:
+            if version is None:
+                return None
+            raise self._unknown(error)
+        _, now, attributes = found
+        marks = attributes.get(_MARKS, "").split(",")
+        if mark in marks:
+            self._attributes = attributes
+            return now if marks[0] == mark else dict(_REPLACED)
         if now == version:
-            # it has not been written: what was there is there
-            raise self._error("write", error) from None
-        raise OSError(
-            f"{self.location} was changed by somebody else while a write was answered by an error "
-            f"({type(error).__name__}), so nobody can tell whether that change has this one in it; "
-            f"reload() and look"
-        ) from None
+            return None
+        if before in marks:
+            raise self._conflict()
+        raise self._unknown(error)
 
     def delete(self) -> None:
-        """Remove the object."""
-        try:
-            self._obstore.delete(self._store, self._key)
-        except self._not_found:
-            pass
-        except self._errors as error:
-            raise self._error("delete", error) from None
+        """Remove the object.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        _, error = self._try(lambda: self._obstore.delete(self._reading, self._key))
+        self._attributes = {}
+        gone = isinstance(error, FileNotFoundError) and not _has_no_bucket(error)
+        if error is not None and not gone:
+            raise self._error("delete", error)
 
     def acquire(self, timeout: float | None) -> None:
         """Do nothing: there are no locks."""
@@ -162,29 +285,102 @@ class ObjectPlace:
     def release(self) -> None:
         """Do nothing."""
 
-    def _error(self, what: str, error: Exception) -> Exception:
-        """Return the error that the user is to see: without the text of obstore's, which may tell
-        secrets.
-        """
-        errors = self._obstore.exceptions
-        name = type(error).__name__
+    def forked(self) -> None:
+        """Do nothing: the next use tells."""
+
+    # --- errors ---
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(f"{self.location} was changed by somebody else since it was read")
+
+    def _unknown(self, error: Exception) -> OSError:
+        return OSError(
+            f"{self.location} was changed by somebody else while a write was not answered "
+            f"({_said(error)}), so it is unknown whether that change has this one in it; reload() "
+            f"and look"
+        )
+
+    def _error(self, what: str, error: Exception) -> OSError:
+        """Return the error that the user is to see."""
+        said = _said(error)
+        start = f"could not {what} {self.location}"
         text = str(error)
-        if isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError)):
+        if "169.254.169.254" in text or "metadata.google.internal" in text:
+            # the last place where credentials are looked for
             return PermissionError(
-                f"no permission to {what} {self.location} ({name}); check the credentials"
+                f"{start}: no credentials were found ({said}); set them in the environment, or "
+                f"give them as arguments"
             )
-        if "NoSuchBucket" in text:
+        if isinstance(error, self._forbidden):
+            return PermissionError(
+                f"{start}: no permission ({said}); check the credentials, and what they allow "
+                f"(without permission to list a bucket, this is also the answer where no object is)"
+            )
+        if _has_no_bucket(error):
             return FileNotFoundError(
-                f"the bucket of {self.location} does not exist; make it, or correct the name"
+                f"{start}: the bucket {self._bucket} does not exist; make it, or correct the name"
             )
-        status = next((code for code in ("500", "502", "503", "504") if f" {code} " in text), "")
-        said = f", the server answered {status}" if status else ""
-        return OSError(f"could not {what} {self.location} ({name}{said}); try again later")
+        if _is_unsent(error):
+            return ConnectionError(
+                f"{start}: the server cannot be reached ({said}); check the network, the region "
+                f"and the endpoint"
+            )
+        return OSError(f"{start} ({said}); try again later")
 
 
-def _known(version: dict[str, Any]) -> dict[str, Any]:
+def _status(error: Exception) -> int | None:
+    """Return the status of a server's answer."""
+    found = re.search(r"status code: (\d{3})\b", str(error))
+    return None if found is None else int(found[1])
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says that is no secret."""
+    status = _status(error)
+    code = re.search(r"<Code>(\w{1,50})</Code>", str(error))
+    said = [type(error).__name__]
+    if status is not None:
+        said.append(f"the server answered {status}{f' {code[1]}' if code else ''}")
+    return ", ".join(said)
+
+
+def _has_no_bucket(error: Exception) -> bool:
+    """Tell whether the bucket or container does not exist."""
+    return any(code in str(error) for code in ("NoSuchBucket", "ContainerNotFound"))
+
+
+def _is_unsent(error: Exception) -> bool:
+    """Tell whether there was not even a connection."""
+    return "kind: Connect" in str(error)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Tell whether the same request may succeed later."""
+    status = _status(error)
+    return status is None or status >= 500 or status in (408, 409, 412, 429)
+
+
+def _known(meta: Any) -> dict[str, Any]:
     """Return what there is of a version; obstore takes no None."""
-    return {name: value for name, value in version.items() if value is not None}
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
+
+
+def _origin(version: dict[str, Any] | None) -> str:
+    """Return what stands for the mark of a version that was written without one."""
+    return hashlib.sha256(repr(version and sorted(version.items())).encode()).hexdigest()[:16]
+
+
+def _stay_in_process() -> None:
+    """Raise an error where obstore would wait forever."""
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    elif _process != os.getpid():
+        raise RuntimeError(
+            "documents in object stores do not work in a process that was made by a fork of one "
+            "that used them; start processes with 'spawn' or 'forkserver', or use the first "
+            "document in the child"
+        )
 
 
 def _obstore() -> Any:
