@@ -26,12 +26,13 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from richstore.documents.engine import DocumentEngine, Inside
 from richstore.documents.files import FilePlace
 from richstore.documents.formats import Format, resolve
 from richstore.documents.merging import merge
-from richstore.errors import ConflictError, FormatError
+from richstore.errors import ConflictError, FormatError, LockTimeoutError
 from richstore.mapping import name_of
 from richstore.nodes import FrozenView, frozen_value, plain
 from richstore.store import CACHE_SIZE, store_on
@@ -99,6 +100,8 @@ def document(
         autosave: whether each change is saved when the call that makes it returns.
         load_kwargs: options for reading the format.
         dump_kwargs: options for writing it.
+            Pickles obey the class policy of stores: there is none yet, so open only files that
+            you trust.
         is_binary: whether a module or object works on bytes; None: JSON does not, all others do.
         ignore_inner_exits: whether only the end of the outermost with-block writes.
         lossy: whether what the format would not give back equal is stored all the same.
@@ -149,20 +152,25 @@ def document(
 def _place(location: str, storage: dict[str, Any]) -> Place:
     if not isinstance(location, str):
         raise TypeError(f"location must be a str or a path of str, not {type(location).__name__}")
-    scheme, separator, rest = location.partition("://")
-    if not separator or (scheme == "file" and not storage):
+    scheme, separator, _ = location.partition("://")
+    if not separator or scheme.lower() == "file":
         if storage:
-            raise ValueError(f"a file has no options {', '.join(sorted(storage))}")
-        return FilePlace(_path_of(rest) if separator else location)
+            raise TypeError(f"a document in a file has no options {', '.join(sorted(storage))}")
+        return FilePlace(_path_of(location) if separator else location)
     from richstore.documents.objects import ObjectPlace
 
     return ObjectPlace(location, storage)
 
 
-def _path_of(rest: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(rest.removeprefix("localhost"))
+def _path_of(url: str) -> str:
+    """Return the path that a file:// URL stands for."""
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
+        raise ValueError(
+            f"{url} must be file:// and an absolute path, with % for special characters, as "
+            f"pathlib.Path.as_uri() gives it"
+        )
+    return os.fsdecode(unquote_to_bytes(parts.path))
 
 
 class Document:
@@ -276,7 +284,8 @@ class Document:
         if self._transaction() is not None:
             self._write(plain(self.value))
             return
-        with self._mutex:
+        self._take_mutex(self._timeout)
+        try:
             with self._store._tracker.lock:
                 number = self._engine.last_commit()
                 value = plain(self.value)
@@ -288,6 +297,8 @@ class Document:
             finally:
                 self._place.release()
             self._saved = number
+        finally:
+            self._mutex.release()
 
     save = commit
 
@@ -413,7 +424,7 @@ class Document:
         """Begin a transaction of the store; see `DocumentEngine`."""
         if not self._autosave and self._entering != threading.get_ident():
             return _nothing_to_save, _nothing_to_finish
-        self._mutex.acquire()
+        self._take_mutex(timeout)
         try:
             self._place.acquire(timeout)
         except BaseException:
@@ -431,6 +442,13 @@ class Document:
             self._finish()
             raise
         return self._save, self._finish
+
+    def _take_mutex(self, timeout: float | None) -> None:
+        if not self._mutex.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(
+                f"another thread was using {self.location} for more than {timeout:g} s; let it "
+                f"end, or wait longer with a larger timeout"
+            )
 
     def _finish(self) -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from richstore.documents.formats import difference
+from richstore.documents.comparing import difference
 from richstore.nodes.plain import plain
 
 __all__ = ["merge"]
