@@ -35,6 +35,7 @@ from richstore.documents.merging import merge
 from richstore.errors import ConflictError, FormatError, LockTimeoutError
 from richstore.mapping import name_of
 from richstore.nodes import FrozenView, frozen_value, plain
+from richstore.nodes.plain import Plain
 from richstore.store import CACHE_SIZE, store_on
 from richstore.transaction import Transaction, current
 
@@ -461,7 +462,9 @@ class Document:
         name = name_of(_KEY)
         stored = transaction.get(name)
         assert stored is not None
-        self._write(plain(frozen_value(FrozenView(transaction, frozen_value), name, stored)))
+        frozen = frozen_value(FrozenView(transaction, frozen_value), name, stored)
+        # alone: of a large value, what is plain on its pages needs no faces
+        self._write(Plain({}, alone=True)(frozen))
         self._saved = transaction.id
 
     def _write(self, value: Any) -> None:
