@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from richstore.documents.engine import DocumentEngine, Inside
 from richstore.documents.files import FilePlace
@@ -41,7 +42,8 @@ from richstore.documents.formats import Format, resolve
 from richstore.documents.merging import merge
 from richstore.errors import ConflictError, FormatError, LockTimeoutError
 from richstore.mapping import name_of
-from richstore.nodes import FrozenView, frozen_value, is_face, plain, plain_alone
+from richstore.nodes import FrozenView, frozen_value, is_face, plain
+from richstore.nodes.plain import Plain
 from richstore.store import CACHE_SIZE, Store, store_on
 from richstore.transaction import Transaction, current
 
@@ -121,6 +123,8 @@ def document(
         autosave: whether each change is saved when the call that makes it returns.
         load_kwargs: options for reading the format.
         dump_kwargs: options for writing it.
+            Pickles obey the class policy of stores: there is none yet, so open only files that
+            you trust.
         is_binary: whether a module or object works on bytes; None: JSON does not, all others do.
         ignore_inner_exits: whether only the end of the outermost with-block writes.
         lossy: whether what the format would not give back equal is stored all the same.
@@ -171,20 +175,25 @@ def document(
 def _place(location: str, storage: dict[str, Any]) -> Place:
     if not isinstance(location, str):
         raise TypeError(f"location must be a str or a path of str, not {type(location).__name__}")
-    scheme, separator, rest = location.partition("://")
-    if not separator or (scheme == "file" and not storage):
+    scheme, separator, _ = location.partition("://")
+    if not separator or scheme.lower() == "file":
         if storage:
-            raise ValueError(f"a file has no options {', '.join(sorted(storage))}")
-        return FilePlace(_path_of(rest) if separator else location)
+            raise TypeError(f"a document in a file has no options {', '.join(sorted(storage))}")
+        return FilePlace(_path_of(location) if separator else location)
     from richstore.documents.objects import ObjectPlace
 
     return ObjectPlace(location, storage)
 
 
-def _path_of(rest: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(rest.removeprefix("localhost"))
+def _path_of(url: str) -> str:
+    """Return the path that a file:// URL stands for."""
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
+        raise ValueError(
+            f"{url} must be file:// and an absolute path, with % for special characters, as "
+            f"pathlib.Path.as_uri() gives it"
+        )
+    return os.fsdecode(unquote_to_bytes(parts.path))
 
 
 class Document:
@@ -492,11 +501,7 @@ class Document:
 
     def _save(self, transaction: Any) -> None:
         """Write the value as a transaction leaves it."""
-        name = name_of(_KEY)
-        stored = transaction.get(name)
-        assert stored is not None
-        view = FrozenView(transaction, frozen_value)
-        self._write(plain_alone(frozen_value(view, name, stored)))
+        self._write(_stored(transaction))
         self._saved = transaction.id
 
     def _write_inside(self) -> None:
@@ -546,7 +551,9 @@ class Document:
         loader = self._loader
         with loader.transaction():
             if _KEY in loader:
-                merge(loader[_KEY], value, lambda new: loader.__setitem__(_KEY, new))
+                view = self._engine.read()
+                merge(loader, _KEY, _stored(view), value)
+                view.close()
             else:
                 loader[_KEY] = value
         self._saved = self._engine.last_commit()
@@ -576,6 +583,16 @@ os.register_at_fork(after_in_child=_forked)
 def _is_frozen(value: Any) -> bool:
     """Tell whether an instance of a dataclass refuses changes."""
     return dataclasses.is_dataclass(value) and value.__dataclass_params__.frozen  # type: ignore
+
+
+def _stored(view: Any) -> Any:
+    """Return the value as a state of the engine has it."""
+    name = name_of(_KEY)
+    stored = view.get(name)
+    assert stored is not None
+    frozen = frozen_value(FrozenView(view, frozen_value), name, stored)
+    # alone: of a large value, what is plain on its pages needs no faces
+    return Plain({}, alone=True)(frozen)
 
 
 def _nothing_to_save(transaction: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from typing import Any
@@ -34,24 +35,38 @@ class FilePlace:
         self.location = os.path.abspath(path)
         self.name = os.path.basename(path)
         self._lock: Any = None
+        # the content that was read or written last, and its version
+        self._known: tuple[bytes | None, Version | None] = None, None
 
     def read(self) -> tuple[bytes | None, Version | None]:
         """Return the content and its version; None for both when there is no file.
 
         Raises:
-            OSError: as `open()` would.
+            OSError: as `open()` would; also for what is no ordinary file.
         """
         try:
+            # nothing else is opened: a FIFO would wait for its other end
+            self._check_kind(os.stat(self.location).st_mode)
             with open(self.location, "rb") as file:
                 data = file.read()
-                return data, _version(os.fstat(file.fileno()))
+                version = _version(os.fstat(file.fileno()))
         except FileNotFoundError:
             self._check_directory()
-            return None, None
+            self._known = None, None
+        else:
+            self._known = data, version
+        return self._known
 
     def is_current(self, version: object) -> bool:
-        """Tell whether the file is still the one that was read."""
-        return self._version() == version
+        """Tell whether the file is still the one that was read, or has the same content."""
+        now = self._version()
+        if now == version or now is None or version is None:
+            return now == version
+        data, known = self._known
+        if known is None or known != version or now[-1] != known[-1]:
+            return False
+        with open(self.location, "rb") as file:
+            return file.read() == data
 
     def write(self, data: bytes, version: object) -> Version:
         """Replace the file, in one step; its lock must be held.
@@ -64,25 +79,48 @@ class FilePlace:
             ConflictError: it is another one.
             OSError: it cannot be written; it is as it was.
         """
-        if self._version() != version:
+        if not self.is_current(version):
             raise ConflictError(f"{self.location} was changed by somebody else since it was read")
         target = os.path.realpath(self.location)
         self._clear(target)
-        directory, name = os.path.split(target)
+        self._replace(target, data)
         try:
-            temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}{_SUFFIX}")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            sync_directory(target)
+        except OSError as error:
+            self._put_back(target, error)
+            raise
+        # the change of the name counts as a change of the file
+        made = _version(os.stat(target))
+        self._known = data, made
+        return made
+
+    def _replace(self, target: str, data: bytes) -> None:
+        """Write a file beside its place, put it on disk, and give it its name."""
+        try:
+            old: os.stat_result | None = os.stat(target)
+        except FileNotFoundError:
+            old = None
+        if old is not None and not os.access(target, os.W_OK, effective_ids=_HAS_EFFECTIVE):
+            raise PermissionError(
+                errno.EACCES, "the document is write-protected; chmod it, or make a copy", target
+            )
+        directory, name = os.path.split(target)
+        temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}{_SUFFIX}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            # nobody may open it before it has the mode of the old one
+            fd = os.open(temporary, flags, 0o666 if old is None else 0o600)
         except FileNotFoundError:
             self._check_directory()
             raise
         try:
             try:
-                _take_over(fd, target)
+                if old is not None:
+                    _take_over(fd, old)
                 left = memoryview(data)
                 while left:
                     left = left[os.write(fd, left) :]
                 os.fsync(fd)
-                made = _version(os.fstat(fd))
             finally:
                 os.close(fd)
             os.replace(temporary, target)
@@ -90,16 +128,29 @@ class FilePlace:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-        sync_directory(target)
-        # the change of the name counts as a change of the file
-        return self._version() or made
+
+    def _put_back(self, target: str, error: OSError) -> None:
+        """Put the old content back after a failure that came when the new one had its name."""
+        data, _ = self._known
+        try:
+            if data is None:
+                os.unlink(target)
+            else:
+                self._replace(target, data)
+        except OSError as second:
+            error.add_note(
+                f"richstore: {target} has the new content, and the old one could not be put back "
+                f"({second})"
+            )
 
     def delete(self) -> None:
         """Remove the file; its lock must be held."""
         target = os.path.realpath(self.location)
+        self._clear(target)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
             sync_directory(target)
+        self._known = None, None
 
     def acquire(self, timeout: float | None) -> None:
         """Take the lock.
@@ -108,13 +159,19 @@ class FilePlace:
             LockTimeoutError: another one had it for all the time.
         """
         filelock = _filelock()
-        lock = filelock.FileLock(f"{os.path.realpath(self.location)}.lock", thread_local=False)
+        target = os.path.realpath(self.location)
         try:
-            lock.acquire(timeout=-1 if timeout is None else timeout)
+            # who may write the document may lock it
+            mode = {"mode": stat.S_IMODE(os.stat(target).st_mode) & 0o666 | 0o600}
+        except FileNotFoundError:
+            mode = {}
+        lock = filelock.FileLock(f"{target}.lock", thread_local=False, **mode)
+        try:
+            lock.acquire(timeout=-1 if timeout is None else timeout, poll_interval=_POLL)
         except filelock.Timeout:
             raise LockTimeoutError(
-                f"another process was writing to {self.location} for more than {timeout:g} s; let "
-                f"it end, or wait longer with a larger timeout"
+                f"another writer had {self.location} locked for more than {timeout:g} s; let it "
+                f"end, or wait longer with a larger timeout"
             ) from None
         except FileNotFoundError:
             self._check_directory()
@@ -150,37 +207,61 @@ class FilePlace:
                 errno.ENOENT, "the directory of the document does not exist; make it", directory
             )
 
+    def _check_kind(self, mode: int) -> None:
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(
+                errno.EISDIR, "a directory is where the document should be", self.location
+            )
+        if not stat.S_ISREG(mode):
+            raise OSError(
+                errno.EINVAL, "a document must be an ordinary file, and this is not", self.location
+            )
+
     @staticmethod
     def _clear(target: str) -> None:
         """Remove what writers that were killed have left."""
         directory, name = os.path.split(target)
-        prefix = f".{name}."
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX):
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
+        is_left = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}{re.escape(_SUFFIX)}").fullmatch
+        try:
+            with os.scandir(directory) as entries:
+                left = [entry.path for entry in entries if is_left(entry.name)]
+        except PermissionError:
+            return  # a directory that may be written and not read
+        except FileNotFoundError:
+            return  # who writes there says so better
+        for path in left:
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                os.unlink(path)
 
 
 _SUFFIX = ".part"
+# seconds between two looks at a lock that another one has
+_POLL = 0.01
+_HAS_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 def _version(status: os.stat_result) -> Version:
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
-def _take_over(fd: int, target: str) -> None:
+def _take_over(fd: int, old: os.stat_result) -> None:
     """Give a new file the mode and owner of the one whose place it takes."""
-    try:
-        old = os.stat(target)
-    except FileNotFoundError:
-        return
     new = os.fstat(fd)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with contextlib.suppress(PermissionError):
-            # only root may give a file away
-            os.fchown(fd, old.st_uid, old.st_gid)
+    if old.st_gid != new.st_gid:
+        _give(fd, -1, old.st_gid)
+    if old.st_uid != new.st_uid:
+        _give(fd, old.st_uid, -1)
     os.fchmod(fd, stat.S_IMODE(old.st_mode))
+
+
+def _give(fd: int, owner: int, group: int) -> None:
+    """Change owner or group, if this user and this file system can."""
+    try:
+        os.fchown(fd, owner, group)
+    except OSError as error:
+        # only root may give a file away; an owner may be unknown in a container
+        if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def _filelock() -> Any:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import math
 import pickle
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from richstore.documents.comparing import difference, short
 from richstore.errors import EncodingError, FormatError
 
 __all__ = ["Format", "resolve"]
@@ -66,30 +65,47 @@ class Format:
         """
         try:
             data = self._to_bytes(value)
+        except MemoryError:
+            raise
         except Exception as error:
-            path, _, cause = self._first_failure(value, error)
+            path, cause = self._first_failure(value, error, self._to_bytes)
             raise EncodingError(
                 f"{self.name} cannot hold it ({type(cause).__name__}: {cause}); store another "
                 f"type there, or open the document with another format",
                 path,
             ) from error
         if not self._exact:
-            try:
-                back = self._from_bytes(data)
-            except Exception as error:
-                raise EncodingError(
-                    f"{self.name} could not read again what it wrote "
-                    f"({type(error).__name__}: {error}); open the document with another format"
-                ) from error
-            found = difference(value, back)
-            if found is not None:
-                path, ours, theirs = found
-                raise EncodingError(
-                    f"{self.name} would give {theirs} back for {ours}; store another type "
-                    f"there, or open the document with lossy=True or another format",
-                    path,
-                )
+            self._check(value, data)
         return data
+
+    def _check(self, value: Any, data: bytes) -> None:
+        try:
+            back = self._from_bytes(data)
+        except MemoryError:
+            raise
+        except Exception as error:
+            path, cause = self._first_failure(value, error, self._both_ways)
+            raise EncodingError(
+                f"{self.name} could not read again what it wrote "
+                f"({type(cause).__name__}: {cause}); store another type there, or open the "
+                f"document with another format",
+                path,
+            ) from error
+        try:
+            found = difference(value, back)
+        except Exception as error:
+            raise EncodingError(
+                f"what {self.name} gives back could not be compared with the value "
+                f"({type(error).__name__}: {error}); store another type, or open the document "
+                f"with lossy=True or another format"
+            ) from error
+        if found is not None:
+            path, ours, theirs = found
+            raise EncodingError(
+                f"{self.name} would give {theirs} back for {ours}; store another type "
+                f"there, or open the document with lossy=True or another format",
+                path,
+            )
 
     def decode(self, data: bytes, location: str) -> Any:
         """Return the value that bytes stand for.
@@ -104,6 +120,8 @@ class Format:
             )
         try:
             return self._from_bytes(data)
+        except MemoryError:
+            raise
         except (ImportError, AttributeError) as error:
             error.add_note(f"richstore: while reading {location}")
             raise
@@ -122,41 +140,51 @@ class Format:
     def _from_bytes(self, data: bytes) -> Any:
         return self._loads(data if self._is_binary else data.decode("utf-8-sig"))
 
-    def _first_failure(self, value: Any, error: Exception) -> tuple[str, Any, Exception]:
-        """Return the path to the innermost thing that fails, the thing, and its error."""
+    def _both_ways(self, value: Any) -> None:
+        self._from_bytes(self._to_bytes(value))
+
+    @staticmethod
+    def _first_failure(
+        value: Any, error: Exception, attempt: Callable[[Any], object]
+    ) -> tuple[str, Exception]:
+        """Return the path to the innermost thing that fails, and its error."""
         path = ""
         seen = {id(value)}
-        while True:
-            for step, inner in _children(value):
-                failure = self._failure(inner, step)
+        # with too deep a value the innermost thing says nothing, and there are too many
+        while not isinstance(error, RecursionError):
+            for step, inner, whole in _children(value):
+                failure = _failure(attempt, whole)
                 if failure is not None and id(inner) not in seen:
                     path, value, error = path + step, inner, failure
                     seen.add(id(inner))
                     break
             else:
-                return path, value, error
-
-    def _failure(self, value: Any, step: str) -> Exception | None:
-        if step == "<key>":
-            value = {value: None}
-        for whole in (value, {"value": value}):
-            try:
-                self._to_bytes(whole)
-            except Exception as error:  # noqa: BLE001 - whatever a format raises
-                failure = error
-            else:
-                # some formats take nothing but dicts outermost
-                return None
-        return failure
+                break
+        return path, error
 
 
-def _children(value: Any) -> Iterator[tuple[str, Any]]:
+def _failure(attempt: Callable[[Any], object], value: Any) -> Exception | None:
+    failure: Exception | None = None
+    # some formats take nothing but dicts outermost
+    for whole in (value, {"value": value}):
+        try:
+            attempt(whole)
+        except Exception as error:  # noqa: BLE001 - whatever a format raises
+            failure = error
+        else:
+            return None
+    return failure
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the steps to the parts of a container, the parts, and what to try for each."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield f"[{key!r}]", inner
+            yield f"[{short(key)}]", key, {key: None}
+            yield f"[{short(key)}]", inner, inner
     elif isinstance(value, (list, tuple)):
         for at, inner in enumerate(value):
-            yield f"[{at}]", inner
+            yield f"[{at}]", inner, inner
 
 
 def resolve(
@@ -192,18 +220,15 @@ def resolve(
         format = "json"
     if format is pickle:
         format = "pickle"
+    if getattr(format, "__name__", None) == "cloudpickle":
+        # gives back what it was given, classes and functions too, as pickle does
+        return _custom(format, True, load, dump, lossy=True)
     if not isinstance(format, str):
         return _custom(format, is_binary, load, dump, lossy)
     if format == "json":
         return _json(load, dump, lossy)
     if format == "pickle":
-        return Format(
-            "pickle",
-            lambda value: pickle.dumps(value, **{"protocol": 5, **dump}),
-            lambda data: pickle.loads(data, **load),
-            is_binary=True,
-            exact=True,
-        )
+        return _pickle(load, dump)
     if format == "bson":
         return _bson(load, dump, lossy)
     if format == "msgpack":
@@ -218,6 +243,21 @@ def resolve(
     raise ValueError(
         f"format is {format!r}, and must be 'json', 'pickle', 'bson', 'msgpack', or a module or "
         f"object with dump and load or dumps and loads"
+    )
+
+
+def _pickle(load: dict[str, Any], dump: dict[str, Any]) -> Format:
+    """Return the format of pickle documents.
+
+    They obey the class policy of stores: there is none yet, so all classes are made that a file
+    names. Open only files that you trust.
+    """
+    return Format(
+        "pickle",
+        lambda value: pickle.dumps(value, **{"protocol": 5, **dump}),
+        lambda data: pickle.loads(data, **load),
+        is_binary=True,
+        exact=True,
     )
 
 
@@ -257,6 +297,7 @@ def _bson(load: dict[str, Any], dump: dict[str, Any], lossy: bool) -> Format:
             "'richstore[bson]' in its place",
             name="bson",
         )
+    options = {"codec_options": _with_plain_ints(), **load}
 
     def dumps(value: Any) -> bytes:
         if not isinstance(value, dict):
@@ -264,8 +305,23 @@ def _bson(load: dict[str, Any], dump: dict[str, Any], lossy: bool) -> Format:
         return bytes(module.encode(value, **dump))
 
     return Format(
-        "BSON", dumps, lambda data: module.decode(data, **load), is_binary=True, lossy=lossy
+        "BSON", dumps, lambda data: module.decode(data, **options), is_binary=True, lossy=lossy
     )
+
+
+def _with_plain_ints() -> Any:
+    """Return the options with which BSON's integers of 64 bits are read as int, not as `Int64`."""
+    codec = importlib.import_module("bson.codec_options")
+    int64 = importlib.import_module("bson.int64").Int64
+
+    class PlainInts(codec.TypeDecoder):  # type: ignore[misc, name-defined]
+        bson_type = int64
+
+        def transform_bson(self, value: Any) -> int:
+            """Return the number itself."""
+            return int(value)
+
+    return codec.CodecOptions(type_registry=codec.TypeRegistry([PlainInts()]))
 
 
 def _custom(
@@ -296,58 +352,3 @@ def _custom(
         f"format is {format!r}, and must be 'json', 'pickle', 'bson', 'msgpack', or a module or "
         f"object with dump and load or dumps and loads"
     )
-
-
-def difference(ours: Any, theirs: Any) -> tuple[str, str, str] | None:
-    """Return where two values differ, and what is there in each; None if they are equal.
-
-    Equal are values of the same type and content all through. NaN is equal to NaN here.
-    """
-    todo = [("", ours, theirs)]
-    seen: set[tuple[int, int]] = set()
-    while todo:
-        path, one, other = todo.pop()
-        kind = type(one)
-        if kind is not type(other):
-            return path, _say(one), _say(other)
-        if (id(one), id(other)) in seen:
-            continue
-        if kind is float:
-            if struct.pack("d", one) != struct.pack("d", other) and not (
-                math.isnan(one) and math.isnan(other)
-            ):
-                return path, _say(one), _say(other)
-        elif issubclass(kind, dict):
-            seen.add((id(one), id(other)))
-            ours_typed = [(type(key), key) for key in one]
-            theirs_typed = [(type(key), key) for key in other]
-            if ours_typed != theirs_typed:
-                for key in one:
-                    if (type(key), key) not in theirs_typed:
-                        return f"{path}[{key!r}]", f"the key {key!r}", "another key"
-                if len(one) != len(other):
-                    return path, _say(one), _say(other)
-            todo += [(f"{path}[{key!r}]", one[key], other[key]) for key in one]
-        elif issubclass(kind, (list, tuple)):
-            seen.add((id(one), id(other)))
-            if len(one) != len(other):
-                return path, _say(one), _say(other)
-            todo += [
-                (f"{path}[{at}]", a, b) for at, (a, b) in enumerate(zip(one, other, strict=True))
-            ]
-        elif "__dict__" in dir(one) and not _compares(kind):
-            seen.add((id(one), id(other)))
-            todo.append((f"{path}.__dict__", vars(one), vars(other)))
-        elif one is not other and one != other:
-            return path, _say(one), _say(other)
-    return None
-
-
-def _compares(kind: Any) -> bool:
-    """Tell whether the class says when two instances are equal."""
-    return kind.__eq__ is not object.__eq__
-
-
-def _say(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '...'}"

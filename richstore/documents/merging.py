@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from richstore.documents.formats import difference
-from richstore.nodes.plain import plain
+from richstore.documents.comparing import difference
 
 __all__ = ["merge"]
 
@@ -50,20 +49,20 @@ class _Place:
         return found
 
 
-def merge(live: Any, new: Any, replace: Callable[[Any], None]) -> None:
-    """Make a live value equal to plain data, by as few changes as the places allow.
+def merge(store: Any, key: Any, old: Any, new: Any) -> None:
+    """Make a value of a store equal to plain data, by as few changes as the places allow.
 
     Args:
-        live: a value of a store, inside a transaction.
-        new: plain data.
-        replace: puts another value in its place.
+        store: the store, inside a transaction.
+        key: where the value is.
+        old: the value as plain data.
+        new: what it is to be.
     """
-    old = plain(live)
     if not (_is_tree(old) and _is_tree(new)):
         if difference(old, new) is not None:
-            replace(new)
+            store[key] = new
         return
-    todo = [(_Place(None, None, live), old, new)]
+    todo = [(_Place(_Place(None, None, store), key), old, new)]
     while todo:
         place, old, new = todo.pop()
         kind = type(new)
@@ -76,9 +75,8 @@ def merge(live: Any, new: Any, replace: Callable[[Any], None]) -> None:
         elif type(old) is kind and kind is set:
             place.live().clear()
             place.live().update(new)
-        elif place.outer is None:
-            replace(new)
         else:
+            assert place.outer is not None
             place.outer.live()[place.key] = new
 
 
@@ -112,15 +110,18 @@ def _merge_list(place: _Place, old: list[Any], new: list[Any]) -> Iterable[Any]:
             yield _Place(place, at), before, value
         elif not _is_same(before, value):
             replaced[at] = value
-    live = place.live() if replaced else None
     if len(replaced) < _MANY:
         for at, value in replaced.items():
-            live[at] = value
+            place.live()[at] = value
     else:
-        items = list(live)
-        for at, value in replaced.items():
-            items[at] = value
-        live[:] = items
+        live = place.live()
+        if len(replaced) < both:
+            items = list(live)
+            for at, value in replaced.items():
+                items[at] = value
+            live[:] = items
+        else:
+            live[:both] = new[:both]
 
 
 def _is_same(old: Any, new: Any) -> bool:

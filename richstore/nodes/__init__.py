@@ -29,23 +29,14 @@ from richstore.nodes.frozen import _instance_kind, frozen_value
 from richstore.nodes.generic import generic_kind
 from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
-from richstore.nodes.plain import nodes_in, plain, plain_alone
+from richstore.nodes.plain import nodes_in, plain
 from richstore.nodes.spread import SPREAD_OPERATIONS
 from richstore.nodes.spread.base import FrozenView
 from richstore.nodes.transactional import transactional
 from richstore.tracker import Node, Record
 from richstore.transaction import Transaction
 
-__all__ = [
-    "Faces",
-    "FrozenView",
-    "frozen_value",
-    "is_face",
-    "is_tracked",
-    "plain",
-    "plain_alone",
-    "transactional",
-]
+__all__ = ["Faces", "FrozenView", "frozen_value", "is_face", "is_tracked", "plain", "transactional"]
 
 _CONTAINERS: dict[int, Any] = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from richstore.nodes.base import node_of
 from richstore.tracker import Node
 
-__all__ = ["Plain", "plain", "plain_alone", "reduce_plain"]
+__all__ = ["Plain", "plain", "reduce_plain"]
 
 T = TypeVar("T")
 
@@ -43,16 +43,6 @@ def plain(value: T) -> T:
     with record.tracker.lock:
         result = Plain({}, alone=True)(value)
         return result
-
-
-def plain_alone(value: T) -> T:
-    """Return what `plain` does of a frozen value, and faster where that is spread over pages.
-
-    Args:
-        value: the whole value of a `FrozenView`.
-    """
-    result: T = Plain({}, alone=True)(value)
-    return result
 
 
 class Plain:
