@@ -58,6 +58,7 @@ def change(document: Any, n: int) -> None:
 
 
 def new_document(path: Path) -> Any:
+    """Open the document that the writers change."""
     return richstore.document(
         path, default={"a": 0, "b": 0, "n": 0, "pad": ""}, autosave=True, timeout=SECONDS
     )
@@ -114,9 +115,9 @@ def kill(path: Path, fault: str, rounds: int) -> dict[str, int]:
     seen = {"changes": 0, "leftovers": 0}
     acknowledged = 0
     new_document(path)
+    early = fault == "acknowledged too early"
     for _ in range(rounds):
         heard, tell = os.pipe()
-        early = fault == "acknowledged too early"
         pid = fork(lambda tell=tell: write_until_killed(path, tell, early))
         os.close(tell)
         told = os.read(heard, 1 << 16)
@@ -151,7 +152,7 @@ def die_at_line(number: int) -> None:
 
 
 def lines(path: Path, fault: str, changes: int) -> dict[str, int]:
-    """Kill a writer at each line that it comes to while it makes changes, one line after another."""
+    """Kill a writer at each line that it comes to while it makes changes, one by one."""
 
     def work(number: int) -> None:
         document = new_document(path)

@@ -52,7 +52,7 @@ def test_killed_at_any_moment(tmp_path: Path, request: pytest.FixtureRequest) ->
 
 @pytest.mark.timeout(0)
 def test_killed_at_every_line(tmp_path: Path) -> None:
-    """A writer that is killed at any line of the module for files leaves the old or the new value."""
+    """A writer that is killed at any line of `files` leaves the old or the new value."""
     seen = hunt(tmp_path, "lines", 1)
     assert isinstance(seen, dict), seen
     assert seen["lines"] > 40 and seen["leftovers"] > 5
