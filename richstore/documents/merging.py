@@ -100,28 +100,31 @@ def _merge_dict(place: _Place, old: dict[Any, Any], new: dict[Any, Any]) -> Iter
 
 def _merge_list(place: _Place, old: list[Any], new: list[Any]) -> Iterable[Any]:
     both = min(len(old), len(new))
+    replaced = {}
+    merged = []
+    for at, (before, value) in enumerate(zip(old, new, strict=False)):
+        if type(before) is type(value) and type(value) in _MERGED:
+            merged.append((_Place(place, at), before, value))
+        elif not _is_same(before, value):
+            replaced[at] = value
+    if len(replaced) == both > _MANY:
+        # built in one go
+        place.live().clear()
+        place.live().extend(new)
+        return
     if len(old) > both:
         del place.live()[both:]
     elif len(new) > both:
         place.live().extend(new[both:])
-    replaced = {}
-    for at, (before, value) in enumerate(zip(old, new, strict=False)):
-        if type(before) is type(value) and type(value) in _MERGED:
-            yield _Place(place, at), before, value
-        elif not _is_same(before, value):
-            replaced[at] = value
-    if len(replaced) < _MANY:
+    if len(replaced) > _MANY:
+        items = list(place.live())
+        for at, value in replaced.items():
+            items[at] = value
+        place.live()[:] = items
+    else:
         for at, value in replaced.items():
             place.live()[at] = value
-    else:
-        live = place.live()
-        if len(replaced) < both:
-            items = list(live)
-            for at, value in replaced.items():
-                items[at] = value
-            live[:] = items
-        else:
-            live[:both] = new[:both]
+    yield from merged
 
 
 def _is_same(old: Any, new: Any) -> bool:
