@@ -52,12 +52,13 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     Args:
         upstream: the URL of the server.
+        port: where it listens; 0: anywhere.
     """
 
     daemon_threads = False
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, upstream: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.upstream = upstream
         self.faults: list[Fault] = []
         # method, path with query, and the status that was answered (0: dropped)

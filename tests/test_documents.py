@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from document_places import Place, place, s3, s3_server  # noqa: F401 - fixtures
+from document_places import Place
 from sample_classes import Account
 
 import richstore
@@ -92,7 +92,7 @@ def test_what_is_no_such_document(place: Place, content: bytes, default: Any, sa
     for autosave in (False, True):
         with pytest.raises(FormatError, match=said):
             place.open(default=default, autosave=autosave)
-    document = place.open(data=default)
+    document = place.open(data=default, default=default)
     with pytest.raises(FormatError, match=said):
         document.reload()
     assert document.value == default
@@ -514,7 +514,7 @@ def test_threads(place: Place) -> None:
             log.append([number, n])
             with document:
                 log.append([number, n])
-            document.update(lambda value: value["log"].append([number, n]))
+            document.update(lambda value, n=n: value["log"].append([number, n]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -717,10 +717,14 @@ def test_instances(place: Place) -> None:
     document.value["ann"].deposit(5)
     other = place.open(format="pickle", autosave=True)
     assert isinstance(other.value["ann"], Account) and other.value["ann"].balance == 5
+    ann = document.value["ann"]
     other.value["ann"].deposit(6)
-    document.value["ann"].deposit(7)
-    assert document.value["ann"].balance == 18
-    assert document.value["ann"].history == [5, 6, 7]
+    document.update(lambda value: value["ann"].deposit(7))
+    assert ann is document.value["ann"] and ann.balance == 18
+    assert [entry["amount"] for entry in ann.history] == [5, 6, 7]
+    other.value["ann"] = Point(1)
+    document.reload()
+    assert document.value["ann"] == Point(1) and ann.balance == 18
     document.value = Point(1)
     document.update(lambda point: Point(point.x + 1))
     assert place.open(format="pickle").value == Point(2)
@@ -856,7 +860,7 @@ def _child(place: Place, document: Any) -> int:
 def test_an_interrupt_while_saving(
     place: Place, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an interrupt in the middle of a save, memory shows what is stored at the next change."""
+    """After an interrupt in the middle of a save, the next change is made on what is stored."""
     document = place.open(default=[0], autosave=True)
     inner = document._place
     write = inner.write
