@@ -679,7 +679,8 @@ def appended() -> Any:
         finally:
             for process in running:
                 process.kill()
-                process.communicate()
+                with process:
+                    pass
         return written(place)
 
     return append
