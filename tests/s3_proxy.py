@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import random
 import socket
 import threading
 import time
@@ -64,6 +65,8 @@ class Proxy(http.server.ThreadingHTTPServer):
         # method, path with query, and the status that was answered (0: dropped)
         self.requests: list[tuple[str, str, int]] = []
         self.headers: list[dict[str, str]] = []
+        # what makes faults by chance, with one request in four
+        self.chance: random.Random | None = None
         self.connections: set[socket.socket] = set()
         self.lock = threading.Lock()
 
@@ -88,6 +91,10 @@ class Proxy(http.server.ThreadingHTTPServer):
                     if not fault.times:
                         self.faults.remove(fault)
                     return fault
+            if self.chance is not None and self.chance.random() < 0.25:
+                return Fault(
+                    method, self.chance.choice([None, 500, 503]), self.chance.random() < 0.6
+                )
         return None
 
     def __enter__(self) -> Proxy:
