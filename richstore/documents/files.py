@@ -159,6 +159,8 @@ class FilePlace:
             LockTimeoutError: another one had it for all the time.
         """
         filelock = _filelock()
+        # it would make the directory
+        self._check_directory()
         target = os.path.realpath(self.location)
         try:
             # who may write the document may lock it
@@ -173,9 +175,6 @@ class FilePlace:
                 f"another writer had {self.location} locked for more than {timeout:g} s; let it "
                 f"end, or wait longer with a larger timeout"
             ) from None
-        except FileNotFoundError:
-            self._check_directory()
-            raise
         self._lock = lock
 
     def release(self) -> None:

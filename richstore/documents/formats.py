@@ -6,6 +6,7 @@ written; unless the user asked for the format's own conversion (`lossy`).
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import io
 import json
@@ -138,7 +139,9 @@ class Format:
         return bytes(data)
 
     def _from_bytes(self, data: bytes) -> Any:
-        return self._loads(data if self._is_binary else data.decode("utf-8-sig"))
+        if self._is_binary:
+            return self._loads(data)
+        return self._loads(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
 
     def _both_ways(self, value: Any) -> None:
         self._from_bytes(self._to_bytes(value))
