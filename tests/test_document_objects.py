@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -327,6 +328,45 @@ def test_a_server_that_always_refuses(quick: Place, s3: Place, proxy: Proxy) -> 
     proxy.fault("PUT", 412, times=3)
     document.update(lambda value: value.append(3))
     assert document.value == [0, 2, 3] == written(s3)
+
+
+INTERRUPTED = """
+import json, sys, richstore
+location, options = json.loads(sys.argv[1])
+document = richstore.document(location, default=[0], autosave=True, **options)
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    document.value.append(1)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+document.value.append(2)
+print(json.dumps(richstore.plain(document.value)), flush=True)
+"""
+
+
+def test_an_interrupt_in_the_middle_of_a_request(proxied: Place, s3: Place, proxy: Proxy) -> None:
+    """Ctrl-C while a PUT is under way: the change is there or not, once, and memory knows."""
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, json.dumps([proxied.location, proxied.options])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=child_environment(),
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        proxy.fault("PUT", true=True, delay=1)
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        while proxy.faults:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        lines = process.stdout.read().splitlines()
+    assert lines[0] == "interrupted"
+    assert json.loads(lines[1]) == written(s3)
+    assert written(s3) in ([0, 1, 2], [0, 2])
 
 
 # --- errors and secrets ---
