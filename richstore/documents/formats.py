@@ -27,7 +27,8 @@ _SUFFIXES = {
     ".msgpack": "msgpack",
     ".mpk": "msgpack",
 }
-_EXTRAS = {"bson": "bson", "msgpack": "msgpack"}
+# how many steps inwards the part of a value is looked for that cannot be stored
+_DEEP = 200
 
 
 class Format:
@@ -153,8 +154,10 @@ class Format:
         """Return the path to the innermost thing that fails, and its error."""
         path = ""
         seen = {id(value)}
-        # with too deep a value the innermost thing says nothing, and there are too many
-        while not isinstance(error, RecursionError):
+        # of a value that is too deep, the innermost things are too many, and say nothing
+        for _ in range(_DEEP):
+            if isinstance(error, RecursionError):
+                break
             for step, inner, whole in _children(value):
                 failure = _failure(attempt, whole)
                 if failure is not None and id(inner) not in seen:
