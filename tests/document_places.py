@@ -1,7 +1,7 @@
 """The places of documents for tests: a file, `memory://`, and S3 over HTTP.
 
-`place` is a place of each kind in turn, where nothing is stored yet; `s3` is one on S3, and `proxied`
-one behind a proxy (see `s3_proxy`).
+`place` is a place of each kind in turn, where nothing is stored yet; `s3` is one on S3, and
+`proxied` one behind a proxy (see `s3_proxy`). They are for all tests: `conftest` has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, child_environment
 from s3_proxy import Proxy
 
 import richstore
@@ -102,11 +101,10 @@ def s3_server() -> Iterator[str]:
     for needed in ("moto.server", "obstore", "boto3"):
         pytest.importorskip(needed, reason="the extra `test` is not installed")
     with subprocess.Popen(
-        [sys.executable, str(Path(HERE) / "s3_server.py")],
+        [sys.executable, str(Path(__file__).with_name("s3_server.py"))],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=child_environment(),
     ) as server:
         try:
             assert server.stdout is not None

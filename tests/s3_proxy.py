@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import random
 import socket
 import threading
 import time
@@ -52,17 +53,20 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     Args:
         upstream: the URL of the server.
+        port: where it listens; 0: anywhere.
     """
 
     daemon_threads = False
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, upstream: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.upstream = upstream
         self.faults: list[Fault] = []
         # method, path with query, and the status that was answered (0: dropped)
         self.requests: list[tuple[str, str, int]] = []
         self.headers: list[dict[str, str]] = []
+        # what makes faults by chance, with one request in four
+        self.chance: random.Random | None = None
         self.connections: set[socket.socket] = set()
         self.lock = threading.Lock()
 
@@ -87,6 +91,10 @@ class Proxy(http.server.ThreadingHTTPServer):
                     if not fault.times:
                         self.faults.remove(fault)
                     return fault
+            if self.chance is not None and self.chance.random() < 0.25:
+                return Fault(
+                    method, self.chance.choice([None, 500, 503]), self.chance.random() < 0.6
+                )
         return None
 
     def __enter__(self) -> Proxy:

@@ -1,4 +1,4 @@
-"""An S3 server, moto's, over HTTP: run as a script, it prints its port and serves until it is ended.
+"""An S3 server, moto's, over HTTP: run as a script, it prints its port and serves until it ends.
 
 It does one request after the other. Moto itself looks at a condition first and stores afterwards,
 and would now and then let two through at the same time; S3 does not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import dataclasses
 import gc
 import json
@@ -12,15 +13,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
-from document_places import Place, place, s3, s3_server  # noqa: F401 - fixtures
+from document_places import Place
+from hypothesis import given
+from hypothesis import strategies as st
 from sample_classes import Account
 
 import richstore
 from richstore import ConflictError, FormatError, LockTimeoutError, plain
-from richstore.documents.merging import merge
+from richstore.documents import merging
 
 RunThread = Callable[[Callable[[], Any]], Any]
 
@@ -92,7 +96,7 @@ def test_what_is_no_such_document(place: Place, content: bytes, default: Any, sa
     for autosave in (False, True):
         with pytest.raises(FormatError, match=said):
             place.open(default=default, autosave=autosave)
-    document = place.open(data=default)
+    document = place.open(data=default, default=default)
     with pytest.raises(FormatError, match=said):
         document.reload()
     assert document.value == default
@@ -514,7 +518,7 @@ def test_threads(place: Place) -> None:
             log.append([number, n])
             with document:
                 log.append([number, n])
-            document.update(lambda value: value["log"].append([number, n]))
+            document.update(lambda value, n=n: value["log"].append([number, n]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -649,13 +653,79 @@ def test_merging(before: Any, after: Any) -> None:
     assert place.stored() == json.dumps(after).encode()
 
 
-def test_merging_catches_a_planted_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were merging to compare by `==` alone, the test before would see it."""
-    from richstore.documents import merging
+LEAVES = st.none() | st.booleans() | st.integers(-1, 2) | st.sampled_from([0.0, -0.0, 1.0, "a"])
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.sampled_from(["a", "b", "c", 0, 1, True]), inner, max_size=5)
+        | st.builds(lambda items: [*items, *items], st.lists(inner, max_size=2))
+        | st.sets(st.integers(0, 3) | st.booleans())
+        | st.builds(Account, st.sampled_from("ab"))
+    ),
+    max_leaves=25,
+)
 
+
+def changed(value: Any, random: Random) -> Any:
+    """Return a value that is much like another one."""
+    if random.random() < 0.1:
+        return random.choice([None, [], {}, [value], {"a": value}])
+    if isinstance(value, dict):
+        keys = [key for key in value if random.random() < 0.9]
+        if random.random() < 0.3:
+            random.shuffle(keys)
+        return {key: changed(value[key], random) for key in keys} | (
+            {"new": 1} if random.random() < 0.2 else {}
+        )
+    if isinstance(value, list):
+        kept = [changed(item, random) for item in value if random.random() < 0.9]
+        return kept + [0] * (random.random() < 0.2)
+    if type(value) in (int, float, bool):
+        # what is equal, and of another type
+        return random.choice([int, float, bool])(value)
+    return value
+
+
+@given(VALUES, VALUES | st.none(), st.randoms(use_true_random=False))
+def test_merging_any_values(before: Any, after: Any, random: Random) -> None:
+    """Merging makes any value any other one, exactly, and so it is stored."""
+    if after is None:
+        after = changed(before, random)
+    with richstore.open("memory:") as store:
+        store["value"] = before
+        held = store["value"]
+        with store.transaction():
+            merging.merge(store, "value", copy.deepcopy(plain(before)), after)
+        assert shown(plain(store["value"])) == shown(after)
+        if (
+            type(before) is type(after) in (dict, list)
+            and merging._is_tree(before)
+            and merging._is_tree(after)
+        ):
+            assert store["value"] is held
+        with store.snapshot() as view:
+            assert shown(plain(view["value"])) == shown(after)
+
+
+def shown(value: Any) -> Any:
+    """Return what two values share iff types, content and order of keys are the same."""
+    if isinstance(value, dict):
+        return [(repr(key), shown(inner)) for key, inner in value.items()]
+    if isinstance(value, list):
+        return ["list", *map(shown, value)]
+    if isinstance(value, Account):
+        return ["account", shown(vars(value))]
+    return sorted(map(repr, value)) if isinstance(value, set) else repr(value)
+
+
+def test_merging_catches_a_planted_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were merging to compare by `==` alone, both tests before would see it."""
     monkeypatch.setattr(merging, "_is_same", lambda old, new: old == new)
     with pytest.raises(AssertionError):
         test_merging([1, 2, 3], [True, 2.0, 3])
+    with pytest.raises(AssertionError):
+        test_merging_any_values()
 
 
 def test_merging_touches_what_differs_alone() -> None:
@@ -665,7 +735,7 @@ def test_merging_touches_what_differs_alone() -> None:
         store["value"] = old
         held = store["value"]["same"]
         with store.transaction() as transaction:
-            merge(store, "value", old, {**old, "other": [1, 3]})
+            merging.merge(store, "value", old, {**old, "other": [1, 3]})
             assert len(transaction.touched) == 1
         assert store["value"] == {"same": old["same"], "other": [1, 3]}
         assert store["value"]["same"] is held
@@ -717,10 +787,14 @@ def test_instances(place: Place) -> None:
     document.value["ann"].deposit(5)
     other = place.open(format="pickle", autosave=True)
     assert isinstance(other.value["ann"], Account) and other.value["ann"].balance == 5
+    ann = document.value["ann"]
     other.value["ann"].deposit(6)
-    document.value["ann"].deposit(7)
-    assert document.value["ann"].balance == 18
-    assert document.value["ann"].history == [5, 6, 7]
+    document.update(lambda value: value["ann"].deposit(7))
+    assert ann is document.value["ann"] and ann.balance == 18
+    assert [entry["amount"] for entry in ann.history] == [5, 6, 7]
+    other.value["ann"] = Point(1)
+    document.reload()
+    assert document.value["ann"] == Point(1) and ann.balance == 18
     document.value = Point(1)
     document.update(lambda point: Point(point.x + 1))
     assert place.open(format="pickle").value == Point(2)
@@ -856,7 +930,7 @@ def _child(place: Place, document: Any) -> int:
 def test_an_interrupt_while_saving(
     place: Place, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an interrupt in the middle of a save, memory shows what is stored at the next change."""
+    """After an interrupt in the middle of a save, the next change is made on what is stored."""
     document = place.open(default=[0], autosave=True)
     inner = document._place
     write = inner.write

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from richstore.documents.comparing import difference
+from richstore.nodes.layout import layout_of
 
 __all__ = ["merge"]
 
@@ -45,8 +46,20 @@ class _Place:
             way.append(way[-1].outer)
         found = way.pop().found
         for place in reversed(way):
-            found = place.found = found[place.key]
+            found = place.found = place.step(found)
         return found
+
+    def step(self, outer: Any) -> Any:
+        """Return what is at this place of a container."""
+        return outer[self.key]
+
+
+class _Attributes(_Place):
+    """The attributes of an instance."""
+
+    def step(self, outer: Any) -> Any:
+        """Return them so that they can be changed."""
+        return vars(outer)
 
 
 def merge(store: Any, key: Any, old: Any, new: Any) -> None:
@@ -70,6 +83,8 @@ def merge(store: Any, key: Any, old: Any, new: Any) -> None:
             todo += _merge_dict(place, old, new)
         elif type(old) is kind and kind is list:
             todo += _merge_list(place, old, new)
+        elif type(old) is kind and _has_attributes(kind):
+            todo.append((_Attributes(place, None), vars(old), vars(new)))
         elif difference(old, new) is None:
             continue
         elif type(old) is kind and kind is set:
@@ -103,7 +118,7 @@ def _merge_list(place: _Place, old: list[Any], new: list[Any]) -> Iterable[Any]:
     replaced = {}
     merged = []
     for at, (before, value) in enumerate(zip(old, new, strict=False)):
-        if type(before) is type(value) and type(value) in _MERGED:
+        if type(before) is type(value) and _is_merged(type(value)):
             merged.append((_Place(place, at), before, value))
         elif not _is_same(before, value):
             replaced[at] = value
@@ -125,6 +140,18 @@ def _merge_list(place: _Place, old: list[Any], new: list[Any]) -> Iterable[Any]:
         for at, value in replaced.items():
             place.live()[at] = value
     yield from merged
+
+
+def _is_merged(kind: type) -> bool:
+    return kind in _MERGED or _has_attributes(kind)
+
+
+def _has_attributes(kind: type) -> bool:
+    """Tell whether instances of a class are their attributes and nothing else."""
+    if kind in _LEAVES:
+        return False
+    layout = layout_of(kind)
+    return layout is not None and layout.has_dict and not layout.slots
 
 
 def _is_same(old: Any, new: Any) -> bool:

@@ -43,11 +43,18 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "memory")
 # S3 takes 2 KB of metadata.
 _MARKS = "richstorecommits"
 _MOST_MARKS = 60
-# How often and how many seconds a request is tried, by default, and the pauses before.
-_MAX_RETRIES = 6
-_RETRY_TIMEOUT = 30.0
-_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+# How a request is tried again, by default.
+_RETRIES: dict[str, Any] = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {
+        "init_backoff": timedelta(seconds=0.1),
+        "max_backoff": timedelta(seconds=5),
+        "base": 2,
+    },
+}
+# What is in an error that came from the last places where credentials are looked for.
+_METADATA = ("/latest/api/token", "/latest/meta-data", "169.254.", "metadata.google.internal")
 # The version of an object that is known to have been replaced.
 _REPLACED: dict[str, Any] = {"e_tag": ""}
 # `memory://name/…` is one store for the process, as a path is one file
@@ -70,13 +77,14 @@ class ObjectPlace:
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         scheme, _, rest = url.partition("://")
         bucket, _, key = rest.partition("/")
-        bucket = bucket.rpartition("@")[2]
         scheme = scheme.lower()
-        self.location = f"{scheme}://{bucket}/{key.partition('?')[0]}"
-        if "@" in rest.partition("/")[0] or "?" in rest:
+        if "@" in bucket or ":" in bucket or "?" in rest:
+            # nothing of it is shown
             raise ValueError(
-                f"give keys and other options of {self.location} as arguments, not in the URL"
+                f"give keys and other options of a document at {scheme}:// as arguments, not in "
+                f"the URL"
             )
+        self.location = f"{scheme}://{bucket}/{key}"
         if scheme not in _SCHEMES:
             raise ValueError(
                 f"{self.location} is no place for documents; give a path, or a URL that begins "
@@ -97,16 +105,8 @@ class ObjectPlace:
         self._errors = (errors.BaseError, OSError, ValueError)
         self._refused = (errors.PreconditionError, errors.AlreadyExistsError, FileNotFoundError)
         self._forbidden = (errors.PermissionDeniedError, errors.UnauthenticatedError)
-        self._retries = {
-            "max_retries": _MAX_RETRIES,
-            "retry_timeout": timedelta(seconds=_RETRY_TIMEOUT),
-            "backoff": {
-                "init_backoff": timedelta(seconds=_PAUSE),
-                "max_backoff": timedelta(seconds=_LONGEST_PAUSE),
-                "base": 2,
-            },
-            **(options.get("retry_config") or {}),
-        }
+        self._retries: dict[str, Any] = {**_RETRIES, **(options.get("retry_config") or {})}
+        self._retries["backoff"] = {**_RETRIES["backoff"], **self._retries["backoff"]}
         self._reading, self._writing = self._open(scheme, dict(options))
         # what the object that was read or written last has besides its content
         self._attributes: dict[str, str] = {}
@@ -119,6 +119,7 @@ class ObjectPlace:
                 raise ValueError(f"{self.location} has no options {', '.join(sorted(options))}")
             memory = _memories.setdefault(self._bucket, store.MemoryStore())
             return memory, memory
+        names = ", ".join(sorted(options)) or "none"
         options.pop("retry_config", None)
         endpoints = [*options.values(), *map(os.environ.get, ("AWS_ENDPOINT", "AWS_ENDPOINT_URL"))]
         if any(str(value).startswith("http://") for value in endpoints):
@@ -139,7 +140,7 @@ class ObjectPlace:
             # its text may have the options in it
             raise ValueError(
                 f"the options for {self.location} are not understood, or one is missing "
-                f"({type(error).__name__}): given were {', '.join(sorted(options)) or 'none'}"
+                f"({type(error).__name__}): given were {names}"
             )
         return stores
 
@@ -224,7 +225,7 @@ class ObjectPlace:
                 if outcome is not None:
                     return outcome
             tries += 1
-            pause = random.uniform(_PAUSE, min(_LONGEST_PAUSE, _PAUSE * 2**tries))
+            pause = self._pause(tries)
             if (
                 not _is_passing(error)
                 or tries > self._retries["max_retries"]
@@ -232,6 +233,15 @@ class ObjectPlace:
             ):
                 raise self._error("write", error)
             time.sleep(pause)
+
+    def _pause(self, tries: int) -> float:
+        """Return the seconds to wait before a write is tried again."""
+        backoff = self._retries["backoff"]
+        first = backoff["init_backoff"].total_seconds()
+        longest = min(
+            first * backoff.get("base", 2) ** tries, backoff["max_backoff"].total_seconds()
+        )
+        return random.uniform(first, max(first, longest))
 
     def _outcome(
         self, mark: str, before: str, version: Any, error: Exception
@@ -305,8 +315,7 @@ class ObjectPlace:
         said = _said(error)
         start = f"could not {what} {self.location}"
         text = str(error)
-        if "169.254.169.254" in text or "metadata.google.internal" in text:
-            # the last place where credentials are looked for
+        if any(part in text for part in _METADATA):
             return PermissionError(
                 f"{start}: no credentials were found ({said}); set them in the environment, or "
                 f"give them as arguments"
