@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -413,6 +414,35 @@ def test_leftovers_of_this_document_alone_are_cleared(tmp_path: Path) -> None:
         (tmp_path / name).write_text("?")
     save(tmp_path / "state.json", [1])
     assert names(tmp_path) == others | {"state.json"}
+
+
+def test_leftovers_are_cleared_at_any_time(tmp_path: Path) -> None:
+    """Also a document that has been open for long clears what others have left meanwhile."""
+    document = richstore.document(tmp_path / "state.json", default=[], autosave=True)
+    for n in range(3):
+        document.value.append(n)
+        time.sleep(0.02)  # the clock of file systems has ticks
+        (tmp_path / f".state.json.{n:016x}.part").write_text("?")
+        document.value.append(n)
+        assert names(tmp_path) == {"state.json"}
+
+
+def test_a_directory_of_many_files(tmp_path: Path) -> None:
+    """Changes of one document do not read a long directory again and again."""
+    for n in range(5_000):
+        (tmp_path / f"other {n}").touch()
+    code = """
+import sys, richstore
+document = richstore.document(sys.argv[1], default=[], autosave=True)
+listed = []
+sys.addaudithook(lambda event, _: listed.append(event) if event == "os.scandir" else None)
+for n in range(20):
+    document.value.append(n)
+print(len(listed))
+"""
+    done = run_python(code, str(tmp_path / "state.json"))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 2
 
 
 def test_a_leftover_in_the_directory_of_a_link(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class FilePlace:
         self._lock: Any = None
         # the content that was read or written last, and its version
         self._known: tuple[bytes | None, Version | None] = None, None
+        # when the directory had changed last, when this one had cleared it
+        self._cleared: tuple[str, int] | None = None
 
     def read(self) -> tuple[bytes | None, Version | None]:
         """Return the content and its version; None for both when there is no file.
@@ -82,8 +84,13 @@ class FilePlace:
         if not self.is_current(version):
             raise ConflictError(f"{self.location} was changed by somebody else since it was read")
         target = os.path.realpath(self.location)
-        self._clear(target)
+        directory = os.path.dirname(target)
+        # a long list of files is not to be read for each change: only after somebody else has
+        # made or removed one
+        if _changed(directory) != self._cleared:
+            self._clear(target)
         self._replace(target, data)
+        self._cleared = _changed(directory)
         try:
             sync_directory(target)
         except OSError as error:
@@ -237,6 +244,13 @@ _SUFFIX = ".part"
 # seconds between two looks at a lock that another one has
 _POLL = 0.01
 _HAS_EFFECTIVE = os.access in os.supports_effective_ids
+
+
+def _changed(directory: str) -> tuple[str, int] | None:
+    try:
+        return directory, os.stat(directory).st_mtime_ns
+    except FileNotFoundError:
+        return None  # who writes there says so better
 
 
 def _version(status: os.stat_result) -> Version:
