@@ -687,6 +687,7 @@ def changed(value: Any, random: Random) -> Any:
     return value
 
 
+@pytest.mark.timeout(3600)
 @given(VALUES, VALUES | st.none(), st.randoms(use_true_random=False))
 def test_merging_any_values(before: Any, after: Any, random: Random) -> None:
     """Merging makes any value any other one, exactly, and so it is stored."""
