@@ -1,6 +1,7 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
 from richstore.copying import restore
+from richstore.documents import Document, document
 from richstore.errors import (
     ClosedError,
     ConflictError,
@@ -25,6 +26,7 @@ __all__ = [
     "ConflictError",
     "CorruptionError",
     "DetachedError",
+    "Document",
     "EncodingError",
     "FormatError",
     "KeyTypeError",
@@ -36,6 +38,7 @@ __all__ = [
     "Stats",
     "Store",
     "Transaction",
+    "document",
     "is_tracked",
     "open",
     "plain",

@@ -129,6 +129,19 @@ def open(
         raise
 
 
+def store_on(
+    engine: Engine, *, timeout: float | None, cache_size: int, kind: type[Store] | None = None
+) -> Store:
+    """Return a store on an engine that nobody else has opened, made if it is empty."""
+    tracker = _new_tracker(engine, cache_size)
+    _prepare(tracker, "c", timeout)
+    tracker.timeout = timeout
+    store = (kind or Store)(tracker, timeout, readonly=False)
+    tracker.handles += 1
+    store._closed = False
+    return store
+
+
 def _compact_file(path: str) -> None:
     with open(path, "w") as store:
         store.compact()

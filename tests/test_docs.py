@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from document_places import KEYS, client
 
 import richstore
 
@@ -60,9 +61,27 @@ def run_block(page: Path, block: Block, module: ModuleType) -> str:
 WITH_EXAMPLES = [page for page in PAGES if any(blocks(page, "python"))]
 
 
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty bucket `bucket` on an S3 server that is found by the environment."""
+    where = {"LocationConstraint": KEYS["region"]}
+    client(s3_server).create_bucket(Bucket="bucket", CreateBucketConfiguration=where)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(f"AWS_{name.upper()}", value)
+    yield
+    for found in client(s3_server).list_objects(Bucket="bucket").get("Contents", ()):
+        client(s3_server).delete_object(Bucket="bucket", Key=found["Key"])
+    client(s3_server).delete_bucket(Bucket="bucket")
+
+
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(PROJECT)))
-def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Each example of the page runs and shows what the page says."""
+    if any("s3://" in block.text for block in blocks(page, "python")):
+        request.getfixturevalue("bucket")
     monkeypatch.chdir(tmp_path)
     module = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)

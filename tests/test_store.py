@@ -45,6 +45,8 @@ PUBLIC = {
     "plain",
     "restore",
     "transactional",
+    "Document",
+    "document",
 }
 
 

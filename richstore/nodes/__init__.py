@@ -37,7 +37,7 @@ from richstore.nodes.transactional import transactional
 from richstore.record import Record
 from richstore.transaction import Transaction
 
-__all__ = ["Faces", "FrozenView", "frozen_value", "is_tracked", "plain", "transactional"]
+__all__ = ["Faces", "FrozenView", "frozen_value", "is_face", "is_tracked", "plain", "transactional"]
 
 _CONTAINERS: dict[int, Any] = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
 

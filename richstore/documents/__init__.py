@@ -1,0 +1,7 @@
+"""Documents: one tracked value in one file or one object of an object store."""
+
+from __future__ import annotations
+
+from richstore.documents.document import Document, document
+
+__all__ = ["Document", "document"]
