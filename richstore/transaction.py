@@ -46,7 +46,7 @@ from richstore.paging import Commit, belongs, restore
 from richstore.scope import Scope
 from richstore.tracker import Node, Record, Spread, Tracker
 
-__all__ = ["Nested", "Savepoint", "Transaction", "current", "join", "run"]
+__all__ = ["Nested", "Savepoint", "Transaction", "current", "run"]
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -389,6 +389,14 @@ class Transaction(Scope):
         while self.levels:
             self._undo(self.levels[-1])
             self.levels.pop()
+
+    def check_usable(self) -> None:
+        """As `check_open` and `check_whole`, before each change."""
+        if self.ended or self.levels[-1].broken:
+            self.check_open()
+            self.check_whole()
+        if not self.is_here():
+            self.check_open()
 
     def break_off(self) -> None:
         """Undo the innermost block: an interrupt came in the middle of an operation in it."""
@@ -816,8 +824,7 @@ def detached(node: Node) -> DetachedError:
 
 def join(transaction: Transaction, work: Callable[[Transaction], Any]) -> Any:
     """Run `work`, which does all or nothing when it raises an `Exception`, in a transaction."""
-    transaction.check_open()
-    transaction.check_whole()
+    transaction.check_usable()
     try:
         return work(transaction)
     except Exception:

@@ -15,7 +15,7 @@ from richstore.errors import EncodingError
 from richstore.nodes.base import node_of
 from richstore.pages import Tree
 from richstore.tracker import Node, Record, Spread
-from richstore.transaction import Transaction, current, detached, join, run
+from richstore.transaction import Transaction, current, detached, run
 
 __all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]
 
@@ -80,13 +80,21 @@ def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: b
         raise detached(node)
     tracker = record.tracker
     transaction = current(tracker)
-
-    def work(transaction: Transaction) -> Any:
-        return _apply(transaction, node, operation, arguments, removes)
-
     if transaction is not None:
-        return join(transaction, work)
-    return run(tracker, tracker.timeout, work)
+        # as `transaction.join`, without the call
+        transaction.check_usable()
+        try:
+            return _apply(transaction, node, operation, arguments, removes)
+        except Exception:
+            raise
+        except BaseException:
+            transaction.break_off()
+            raise
+    return run(
+        tracker,
+        tracker.timeout,
+        lambda transaction: _apply(transaction, node, operation, arguments, removes),
+    )
 
 
 def _apply(
