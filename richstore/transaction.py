@@ -393,6 +393,14 @@ class Transaction(Scope):
             self._undo(self.levels[-1])
             self.levels.pop()
 
+    def check_usable(self) -> None:
+        """As `check_open` and `check_whole`, before each change."""
+        if self.ended or self.levels[-1].broken:
+            self.check_open()
+            self.check_whole()
+        if not self.is_here():
+            self.check_open()
+
     def break_off(self) -> None:
         """Undo the innermost block: an interrupt came in the middle of an operation in it."""
         if self.ended:
@@ -819,8 +827,7 @@ def detached(node: Node) -> DetachedError:
 
 def join(transaction: Transaction, work: Callable[[Transaction], Any]) -> Any:
     """Run `work`, which does all or nothing when it raises an `Exception`, in a transaction."""
-    transaction.check_open()
-    transaction.check_whole()
+    transaction.check_usable()
     try:
         return work(transaction)
     except Exception:

@@ -18,7 +18,7 @@ from richstore.nodes.adopt import is_plain
 from richstore.nodes.base import node_of
 from richstore.pages import Tree
 from richstore.record import Record
-from richstore.transaction import Transaction, current, detached, join
+from richstore.transaction import Transaction, current, detached
 
 __all__ = ["SPREAD", "Edit", "apply", "change", "path_to", "place"]
 
@@ -83,16 +83,20 @@ def change(face: Any, operation: Callable[..., Any], *arguments: Any, removes: b
         raise detached(node)
     tracker = record.tracker
     transaction = current(tracker)
-
-    def work(transaction: Transaction) -> Any:
-        return _apply(transaction, node, operation, arguments, removes)
-
     if transaction is not None:
-        return join(transaction, work)
+        # as `transaction.join`, without the call
+        transaction.check_usable()
+        try:
+            return _apply(transaction, node, operation, arguments, removes)
+        except Exception:
+            raise
+        except BaseException:
+            transaction.break_off()
+            raise
     return run(
         tracker,
         tracker.timeout,
-        work,
+        lambda transaction: _apply(transaction, node, operation, arguments, removes),
         None if record.alone else lambda: is_plain(arguments),
     )
 
