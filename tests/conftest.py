@@ -47,7 +47,7 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --long, --all and --third."""
+    """Add --long, --all and --sixth."""
     parser.addoption(
         "--long", action="store_true", help="run the property tests for hours instead of seconds"
     )
@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all", action="store_true", help="run every case again with the page target forced tiny"
     )
     parser.addoption(
-        "--third", action="store_true", help="run a third of all tests, another on each version"
+        "--sixth", action="store_true", help="run a sixth of all tests, another on each version"
     )
 
 
@@ -73,15 +73,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run, without --long or --all, an eighth of the many cases that only repeat others on spread
-    values; with --third a third of what is left.
+    values; with --sixth a sixth of what is left.
     """
 
     def is_left_out(item: pytest.Item) -> bool:
         number = zlib.crc32(item.nodeid.encode())
-        if config.getoption("--third") and number % 3 != sys.version_info.minor % 3:
+        if config.getoption("--sixth") and number % 6 != sys.version_info.minor % 6:
             return True
         repeats = "tiny" in item.name or "test_big_parity" in item.nodeid
-        return repeats and "[" in item.name and not is_full and number // 3 % 8 != 0
+        return repeats and "[" in item.name and not is_full and number // 6 % 8 != 0
 
     is_full = config.getoption("--long") or config.getoption("--all")
     left = list(filter(is_left_out, items))

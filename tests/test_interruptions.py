@@ -713,6 +713,7 @@ def abort_once(self: LmdbWriteTransaction) -> None:
         self._engine.release()
 
 
+@pytest.mark.may_leak
 @pytest.mark.parametrize(
     ("owner", "attribute", "fault", "name"),
     [
