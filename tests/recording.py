@@ -64,6 +64,8 @@ def record(library: Path, directory: Path, arguments: list[str]) -> list[Event]:
             "LD_PRELOAD": str(library),
             "RECORD_DIRECTORY": str(directory),
             "RECORD_LOG": str(log),
+            # what Python names in its caches would be in the record
+            "PYTHONDONTWRITEBYTECODE": "1",
         },
         check=True,
         timeout=120,

@@ -292,7 +292,8 @@ def test_the_owner_is_kept(tmp_path: Path) -> None:
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """A directory that every user may enter."""
-    with tempfile.TemporaryDirectory() as directory:
+    # not that of temporary files, which may be one user's
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         os.chmod(directory, 0o755)
         yield Path(directory)
 
