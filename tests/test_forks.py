@@ -360,6 +360,7 @@ def test_a_child_that_is_in_the_block_is_seen(
     made.store.close()
 
 
+@pytest.mark.timeout(600)
 def test_forks_while_a_thread_commits(file_box: Any, request: pytest.FixtureRequest) -> None:
     """Forking at any moment of the commits of another thread harms neither side."""
     store = file_box.store
@@ -390,7 +391,7 @@ def test_forks_while_a_thread_commits(file_box: Any, request: pytest.FixtureRequ
 
     thread = threading.Thread(target=write)
     thread.start()
-    forks = 300 if request.config.getoption("--long") else 12
+    forks = 100 if request.config.getoption("--long") else 12
     try:
         for _ in range(forks):
             Fork(child).wait()
