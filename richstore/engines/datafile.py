@@ -12,10 +12,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import stat
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 
@@ -111,23 +111,28 @@ def make_whole(path: str, write: Callable[[int, str], None]) -> None:
         path: the file.
         write: fills it; is called with a descriptor and the name it has meanwhile.
     """
-    directory, name = os.path.split(path)
+    part = f"{path}.{secrets.token_hex(8)}.part"
     try:
-        fd, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=directory)
+        # a file object, since that is closed whenever Ctrl-C comes
+        file = open(part, "xb", buffering=0, opener=_private)  # noqa: SIM115 - closed below
     except OSError:
         return
-    try:
-        write(fd, part)
+    with file:
         try:
-            os.link(part, path)
-        except FileExistsError:
-            pass  # somebody else was faster
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-                raise
-    finally:
-        os.close(fd)
-        os.unlink(part)
+            write(file.fileno(), part)
+            try:
+                os.link(part, path)
+            except FileExistsError:
+                pass  # somebody else was faster
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                    raise
+        finally:
+            os.unlink(part)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def make_lock_file(path: str, readers: int) -> None:
