@@ -47,7 +47,7 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --long, --all and --sixth."""
+    """Add --long, --all and --twelfth."""
     parser.addoption(
         "--long", action="store_true", help="run the property tests for hours instead of seconds"
     )
@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all", action="store_true", help="run every case again with the page target forced tiny"
     )
     parser.addoption(
-        "--sixth", action="store_true", help="run a sixth of all tests, another on each version"
+        "--twelfth", action="store_true", help="run a twelfth of all tests, another on each version"
     )
 
 
@@ -73,15 +73,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run, without --long or --all, an eighth of the many cases that only repeat others on spread
-    values; with --sixth a sixth of what is left.
+    values; with --twelfth a twelfth of what is left.
     """
 
     def is_left_out(item: pytest.Item) -> bool:
         number = zlib.crc32(item.nodeid.encode())
-        if config.getoption("--sixth") and number % 6 != sys.version_info.minor % 6:
+        if config.getoption("--twelfth") and number % 12 != sys.version_info.minor % 12:
             return True
         repeats = "tiny" in item.name or "test_big_parity" in item.nodeid
-        return repeats and "[" in item.name and not is_full and number // 6 % 8 != 0
+        return repeats and "[" in item.name and not is_full and number // 12 % 8 != 0
 
     is_full = config.getoption("--long") or config.getoption("--all")
     left = list(filter(is_left_out, items))
