@@ -49,14 +49,14 @@ class Place:
         return richstore.document(self.location, **{**self.options, **more})
 
     def _store(self) -> tuple[Any, str]:
-        from obstore.store import from_url
+        from obstore.store import MemoryStore, from_url
 
         from richstore.documents.objects import _memories
 
         scheme, _, rest = self.location.partition("://")
         bucket, _, key = rest.partition("/")
         if scheme == "memory":
-            return _memories[bucket], key
+            return _memories.setdefault(bucket, MemoryStore()), key
         options = {name: self.options[name] for name in (*KEYS, "endpoint")}
         client = {"allow_http": True}
         return from_url(f"s3://{bucket}", **options, client_options=client), key
