@@ -371,7 +371,8 @@ def test_forks_while_a_thread_commits(file_box: Any, request: pytest.FixtureRequ
 
     def write() -> None:
         number = 0
-        while not stop.is_set():
+        # with pauses: each child looks at all that there is so far
+        while not stop.wait(0.002):
             with store.transaction():
                 number += 1
                 store["rows"].append([number])
