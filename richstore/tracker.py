@@ -318,7 +318,7 @@ class Tracker:
         if record is not None and not record.stale:
             self.hits += 1
             if remember:
-                self.recent.move_to_end(name)
+                self.used(name, record)
             return record
         record = self.live.get(name)
         if record is not None and not record.stale:
@@ -483,6 +483,14 @@ class Tracker:
             self.recent_size += cost - self.costs.get(name, 0)
             self.costs[name] = cost
             self._make_room()
+
+    def used(self, name: bytes, record: Record) -> None:
+        """Let a record that is kept be the last to make room."""
+        try:
+            self.recent.move_to_end(name)
+        except KeyError:
+            # another thread has just let it go
+            self.remember(record)
 
     def _make_room(self) -> None:
         while self.recent_size > self.cache_size and len(self.recent) > 1:

@@ -354,7 +354,7 @@ class SpreadContent(Spread):
         record = tracker.recent.get(name)
         if record is None or record.stale:
             return None
-        tracker.recent.move_to_end(name)
+        tracker.used(name, record)
         tracker.hits += 1
         return record.value
 
