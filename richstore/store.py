@@ -177,19 +177,19 @@ def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
     reader = engine.read()
     try:
         empty = next(iter(reader.scan(b"\x00", None)), None) is None
-        if not tracker.check_format(reader.get, empty and flag != "r"):
-            tracker.refresh()
-            return
+        new = tracker.check_format(reader.get, empty and flag != "r")
     finally:
         reader.close()
-    with tracker.writer:
-        writer = engine.write(timeout)
-        try:
-            if writer.get(FORMAT_KEY) is None:
-                writer.put(FORMAT_KEY, tracker.format_record())
-                writer.commit()
-        finally:
-            writer.abort()
+    if new:
+        with tracker.writer:
+            writer = engine.write(timeout)
+            try:
+                if writer.get(FORMAT_KEY) is None:
+                    writer.put(FORMAT_KEY, tracker.format_record())
+                    writer.commit()
+            finally:
+                writer.abort()
+    # not while a reader is open: the map may have to grow
     tracker.refresh()
 
 

@@ -378,6 +378,23 @@ def test_map_grown_by_another_process(store: Any, child: Child) -> None:
     assert child("[len(store), store[150][:1], list(store['k'])]") == [165, b"y", [1, 2]]
 
 
+@pytest.mark.parametrize("flag", ["r", "w"])
+def test_opening_while_another_process_makes_the_file_grow(tmp_path: Any, flag: str) -> None:
+    """A store opens with a map that another process outgrows at any moment of the opening."""
+    path = str(tmp_path / "growing.db")
+    child = Child(path)
+    child("until = __import__('time').monotonic() + 1.5")
+    child.send("while __import__('time').monotonic() < until: store[len(store)] = bytes(5000)")
+    until = time.monotonic() + 1.2
+    while time.monotonic() < until:
+        with richstore.open(path, flag, map_size=1 << 17, synchronous="off") as store:
+            assert store.get(0) in (None, bytes(5000))
+            if flag == "w":
+                store["k"] = 1
+    assert child.answer() is None
+    child.end()
+
+
 MAIN = """
 import sys
 import richstore

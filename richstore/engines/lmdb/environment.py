@@ -63,11 +63,12 @@ def open_environment(
     """
     check_lock_file(fd, path)
     make_lock_file(path, MAX_READERS)
-    for left, size in enumerate(sizes, 1 - len(sizes)):
+    left = list(sizes)
+    while True:
         try:
             env = lmdb.open(
                 path,
-                map_size=size,
+                map_size=left[0],
                 subdir=False,
                 readonly=not writable,
                 sync=synchronous != "off",
@@ -78,7 +79,11 @@ def open_environment(
                 lib_version=0,
             )
             break
+        except lmdb.MapResizedError:
+            # another process made the file outgrow this map in the middle of the call
+            left[0] *= 2
         except lmdb.MemoryError as error:
+            del left[0]
             if not left:
                 raise translate(error, path) from error
         except lmdb.Error as error:
