@@ -299,7 +299,7 @@ class Transaction(Scope):
             self._install(work, number)
         except BaseException:
             # an interrupt may have come when the engine was just done
-            if self.done or (self.tracker.pending is not None and self._is_committed()):
+            if self.done or self.engine.committed:
                 # once more, whatever has been shown already
                 self._install(work, number)
             else:
@@ -311,9 +311,6 @@ class Transaction(Scope):
         finally:
             if not self.ended:
                 self._release()
-
-    def _is_committed(self) -> bool:
-        return self.tracker.last_commit() >= self.engine.id
 
     def _install(self, work: Commit, commit: int) -> None:
         """Show what was committed to everybody; again, when it was interrupted."""

@@ -51,6 +51,19 @@ def test_a_block_raises_and_changes_nothing(store: Any) -> None:
         assert view["list"] == [1, [2], 3]
 
 
+def test_a_block_that_somebody_else_was_faster_than(store: Any) -> None:
+    """A block that lost to the commit of another takes its values back, and sees the other's."""
+    held = store["list"]
+    with pytest.raises(richstore.ConflictError), store.transaction():
+        held.append(3)
+        other = store._tracker.engine.write(None)
+        other.put(b"\x01", b"somebody else")
+        other.commit()
+    assert held == store["list"] == [1, [2]]
+    with store.snapshot() as view:
+        assert view["list"] == [1, [2]]
+
+
 def test_retries_end(store: Any) -> None:
     """A single change that is refused for ever ends with the ConflictError."""
     store._tracker.engine.refuse_commits(RETRIES + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import child_environment, run_python
+from conftest import check_store, child_environment, run_python
 from sample_classes import Account, Locked, Slotted
 
 import richstore
 from richstore.codec import records
+from richstore.engines.lmdb.transactions import LmdbWriteTransaction
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -376,6 +378,27 @@ def test_map_grown_by_another_process(store: Any, child: Child) -> None:
     assert sum(len(store[n]) for n in range(64)) == 64 * 2**20
     store.update((n, b"y" * 2**20) for n in range(100, 200))
     assert child("[len(store), store[150][:1], list(store['k'])]") == [165, b"y", [1, 2]]
+
+
+def test_a_failed_commit_is_not_taken_for_the_next_one_of_another_process(
+    store: Any, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change whose commit failed is undone although another process took its number at once."""
+    store["list"] = [0]
+    held = store["list"]
+    with monkeypatch.context() as patch:
+
+        def failing(transaction: Any) -> None:
+            transaction.abort()
+            assert child("store['other'] = 1") is None
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(LmdbWriteTransaction, "commit", failing)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            held.append(1)
+    assert held == [0]
+    assert dict(store) == {"list": [0], "other": 1}
+    check_store(store)
 
 
 @pytest.mark.parametrize("flag", ["r", "w"])

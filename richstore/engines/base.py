@@ -86,6 +86,10 @@ class WriteTransaction(Protocol):
     def id(self) -> int:
         """The number that this commit will have (has, when it has ended)."""
 
+    @property
+    def committed(self) -> bool:
+        """Whether `commit` was done, for certain, also when an interrupt or an error ended it."""
+
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
 
@@ -114,8 +118,8 @@ class WriteTransaction(Protocol):
     def commit(self) -> None:
         """Make the writes durable as the engine was told to, visible at once, and end.
 
-        A commit without writes takes no number. On any exception nothing was written and the
-        transaction has ended.
+        A commit without writes takes no number. On any exception the transaction has ended, and
+        nothing was written unless `committed` says otherwise.
 
         Raises:
             ConflictError: an optimistic engine saw another commit first.

@@ -100,6 +100,11 @@ class MemoryWriteTransaction:
         self._keys: list[bytes] = []
         self.id = view.id + 1
 
+    @property
+    def committed(self) -> bool:
+        """Whether `commit` was done, for certain, also when an interrupt or an error ended it."""
+        return self._engine.was_last(self.id, self._writes)
+
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
         if key in self._writes:
@@ -201,6 +206,7 @@ class MemoryEngine:
         self._lock = threading.Lock()
         self._closed = False
         self._last = 0
+        self._last_writes: dict[bytes, bytes | None] | None = None
         self._refusals = 0
         self._keys: list[bytes] = []
         # per key the values by commit, the oldest first; None: deleted in that commit
@@ -333,8 +339,15 @@ class MemoryEngine:
                 # an interrupt: nothing of it is to be seen with the next commit
                 self._forget_half_made()
                 raise
+            # what makes it a commit is the last line
+            self._last_writes = writes
             self._last = base + 1
             self._prune()
+
+    def was_last(self, number: int, writes: dict[bytes, bytes | None]) -> bool:
+        """Tell whether the last commit was that of these writes."""
+        with self._lock:
+            return number == self._last and writes is self._last_writes
 
     def _put(self, number: int, writes: dict[bytes, bytes | None]) -> None:
         versions = self._versions

@@ -91,6 +91,21 @@ class EngineConformance:
         assert engine.last_commit() == number
         assert now(engine) == {b"a": b"2"}
 
+    def test_committed(self, engine: Engine) -> None:
+        """A write transaction knows whether it was committed, whatever came after that."""
+        for value, aborted in ((b"1", False), (b"2", True)):
+            transaction = engine.write(None)
+            transaction.put(b"a", value)
+            assert not transaction.committed
+            if aborted:
+                transaction.abort()
+            else:
+                transaction.commit()
+            with pytest.raises(ClosedError):
+                transaction.commit()
+            assert transaction.committed is not aborted
+        assert now(engine) == {b"a": b"1"}
+
     def test_abort(self, engine: Engine) -> None:
         """What is aborted is not there, takes no number, and a second abort does nothing."""
         fill(engine, {b"a": b"1", b"b": b"2"})

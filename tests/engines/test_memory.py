@@ -55,6 +55,7 @@ def test_second_of_two_writers(engine: MemoryEngine) -> None:
     with pytest.raises(ConflictError):
         second.commit()
     assert contents(engine.read()) == {b"a": b"1"}
+    assert (first.committed, second.committed) == (True, False)
 
 
 def test_old_values_are_dropped(engine: MemoryEngine) -> None:

@@ -11,7 +11,7 @@ import fcntl
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 from time import monotonic as _now
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,6 +39,7 @@ _flock = fcntl.flock
 _UNLOCK = fcntl.LOCK_UN
 _ref = weakref.ref
 _value = itemgetter(1)
+_commit = methodcaller("commit")
 
 
 class _Ended:
@@ -171,7 +172,7 @@ class LmdbWriteTransaction:
     Dropping it aborts it.
     """
 
-    __slots__ = ("__weakref__", "_engine", "id", "locked", "thread", "txn")
+    __slots__ = ("__weakref__", "_done", "_engine", "id", "locked", "thread", "txn")
 
     txn: lmdb.Transaction[bytes]
     id: int
@@ -183,6 +184,13 @@ class LmdbWriteTransaction:
         self.txn = ENDED
         # whether it may have the writer's lock still, when it has been interrupted
         self.locked = False
+        # has an item when it is committed
+        self._done: list[object] = []
+
+    @property
+    def committed(self) -> bool:
+        """Whether `commit` was done, for certain, also when an interrupt or an error ended it."""
+        return bool(self._done)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under `key`, own writes included, or None."""
@@ -248,7 +256,7 @@ class LmdbWriteTransaction:
             self._refuse_commit()
         try:
             self.txn = ENDED
-            txn.commit()
+            self._commit(txn)
         except lmdb.Error as error:
             raise engine.translate(error) from error
         finally:
@@ -260,6 +268,16 @@ class LmdbWriteTransaction:
             if engine.closing:
                 engine.release()
             self.locked = False
+
+    def _commit(self, txn: lmdb.Transaction[bytes]) -> None:
+        try:
+            # committed and noted in one call of C: an interrupt comes between calls
+            self._done.extend(map(_commit, (txn,)))
+        except lmdb.Error:
+            # nobody else can have committed meanwhile: the lock is ours
+            if self._engine.last_commit() >= self.id:
+                self._done.append(None)
+            raise
 
     def abort(self) -> None:
         """Forget the writes and end; calling it after the end does nothing."""
@@ -347,7 +365,7 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
         if self.txn is ENDED or self._engine.closed:
             self._refuse_commit()
         try:
-            self._growing(lambda: self.txn.commit())
+            self._growing(lambda: self._commit(self.txn))
         except BaseException:
             self.abort()
             raise
