@@ -250,16 +250,18 @@ class LmdbWriteTransaction:
 
     def commit(self) -> None:
         """Make the writes durable as the engine was told to, visible at once, and end."""
-        txn = self.txn
         engine = self._engine
-        if txn is ENDED or engine.closed:
+        if self.txn is ENDED or engine.closed:
             self._refuse_commit()
         try:
-            self.txn = ENDED
-            self._commit(txn)
+            self._commit()
         except lmdb.Error as error:
             raise engine.translate(error) from error
         finally:
+            if self._done:
+                self.txn = ENDED
+            else:
+                self.let_go()
             # as `LmdbEngine.release`, without the call
             engine.writer = None
             fd = engine.fd
@@ -269,10 +271,10 @@ class LmdbWriteTransaction:
                 engine.release()
             self.locked = False
 
-    def _commit(self, txn: lmdb.Transaction[bytes]) -> None:
+    def _commit(self) -> None:
         try:
             # committed and noted in one call of C: an interrupt comes between calls
-            self._done.extend(map(_commit, (txn,)))
+            self._done.extend(map(_commit, (self.txn,)))
         except lmdb.Error:
             # nobody else can have committed meanwhile: the lock is ours
             if self._engine.last_commit() >= self.id:
@@ -365,7 +367,7 @@ class ReplayingWriteTransaction(LmdbWriteTransaction):
         if self.txn is ENDED or self._engine.closed:
             self._refuse_commit()
         try:
-            self._growing(lambda: self._commit(self.txn))
+            self._growing(self._commit)
         except BaseException:
             self.abort()
             raise
