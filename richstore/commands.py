@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from richstore.codec.policy import ANY
 from richstore.codec.records import stored_key
 from richstore.copying import restore as restore_file
 from richstore.demo.progress import Progress
@@ -144,9 +145,9 @@ def _salvage_value(view: Any, name: bytes, stored: bytes, new: Store) -> tuple[b
     """Store what can be read of a value; return whether there was any, and what was lost."""
     place = f"[{name!r}]"
     try:
-        key = user_key(name, stored_key(stored))
+        key = user_key(ANY, name, stored_key(stored))
         place = f"[{key!r}]"
-        made, losses = salvage_value(view, name, stored, place)
+        made, losses = salvage_value(view, ANY, name, stored, place)
     except Exception as error:  # noqa: BLE001 - whatever damage does to a value is its loss
         text = str(error).removeprefix(f"in the value at {place}: ")
         return False, [f"{place}: {text or type(error).__name__}"]

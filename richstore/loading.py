@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from richstore import pages
 from richstore.codec import records
-from richstore.codec.classes import class_from_bytes
 from richstore.engines.base import ReadTransaction, WriteTransaction
 from richstore.errors import CorruptionError, FormatError, explain
 from richstore.node import FilledKind, Node, Spread
@@ -64,7 +63,7 @@ class Loader:
         if not old and record.owner is not None and not searching and records.is_plain(parts):
             self._fill_asleep(record, parts, size)
             return
-        class_table = [class_from_bytes(stored) for stored in parts.classes]
+        class_table = list(map(self.tracker.classes.class_of, parts.classes))
         kinds: dict[int, FilledKind] = {}
         nodes: dict[int, Node] = {}
         containers: list[Any] = []
@@ -127,7 +126,7 @@ class Loader:
             return node.face
 
         try:
-            value = records.decode(parts, containers, wrap)
+            value = records.decode(parts, containers, self.tracker.classes, wrap)
         except BaseException:
             # what is held may be half filled, and is not to be used before it has been read
             for node in old.values():
@@ -159,7 +158,7 @@ class Loader:
         """Fill a new page without making its nodes, which those who only read do not need."""
         table = parts.table
         faces, containers = self.tracker.faces.sleeping(record, table[2::3])
-        record.value = records.decode(parts, containers)
+        record.value = records.decode(parts, containers, self.tracker.classes)
         record.base = parts.base
         record.size = size
         record.asleep = table, parts.base, faces
@@ -185,7 +184,7 @@ class Loader:
                 self.tracker.reload_in(other, view)
             else:
                 spread = records.SPREAD <= head < records.FIRST_CLASS
-                cls = class_from_bytes(stored_class) if stored_class else None
+                cls = self.tracker.classes.class_of(stored_class) if stored_class else None
                 wanted = head - records.SPREAD if spread else head
                 kind = self.tracker.faces.kind(wanted, cls)
                 node = kind.make(other, slot, uid, kind.clean)

@@ -12,6 +12,7 @@ from typing import Any
 
 from richstore.codec import keys, records, stream
 from richstore.codec.keys import Key
+from richstore.codec.policy import ClassPolicy
 from richstore.errors import CorruptionError, FormatError, explain
 from richstore.record import AFTER_ROOT, ROOT
 
@@ -34,12 +35,12 @@ def stored_key(key: Any, name: bytes) -> bytes | None:
     return None if keys.is_canonical(key, name[1:]) else stream.dump_blob(key)
 
 
-def user_key(name: bytes, stored: bytes | None) -> Any:
+def user_key(classes: ClassPolicy, name: bytes, stored: bytes | None) -> Any:
     """Return the user's key of a record."""
-    return keys.decode_key(name[1:]) if stored is None else records.load_blob(stored)
+    return keys.decode_key(name[1:]) if stored is None else records.load_blob(stored, classes)
 
 
-def _key_of(name: bytes, stored: Any) -> Any:
+def _key_of(classes: ClassPolicy, name: bytes, stored: Any) -> Any:
     """Return the user's key of a record, which may be damaged.
 
     Raises:
@@ -47,9 +48,9 @@ def _key_of(name: bytes, stored: Any) -> Any:
     """
     kept = records.stored_key(stored)
     if kept is None:
-        return user_key(name, None)
+        return user_key(classes, name, None)
     try:
-        key = user_key(name, kept)
+        key = user_key(classes, name, kept)
         if name_of(key) == name:
             return key
     except Exception:
@@ -95,7 +96,7 @@ class Range:
         other.__dict__.update(self.__dict__, reverse=not self.reverse)
         return other
 
-    def select(self, rows: Iterator[Row]) -> Iterator[tuple[Any, bytes, Any]]:
+    def select(self, rows: Iterator[Row], classes: ClassPolicy) -> Iterator[tuple[Any, bytes, Any]]:
         """Yield (key, name, stored) of the rows in the range, in the order of the keys themselves.
 
         Keys too long for the engine are cut, with a hash at the end: a run of them that begin
@@ -104,7 +105,7 @@ class Range:
         run: list[tuple[bytes, Any, bytes, Any]] = []
         for name, stored in rows:
             encoded = name[1:]
-            key = _key_of(name, stored)
+            key = _key_of(classes, name, stored)
             if not keys.is_truncated(encoded):
                 yield from self._flush(run)
                 yield key, name, stored

@@ -78,18 +78,20 @@ class Spread(ABC):
         cid: its spread id.
         node: the node of the container; None in a snapshot.
         before: a view of the last state in which it was in the store, once it has left.
+        classes: finds the classes and functions that records of that state name.
         kept: the pages that were loaded then, by id.
         mirror: a built-in container with all items, which the face shows while nothing changes;
             None
             when there is none.
     """
 
-    __slots__ = ("__weakref__", "before", "cid", "kept", "mirror", "node")
+    __slots__ = ("__weakref__", "before", "cid", "classes", "kept", "mirror", "node")
 
     def __init__(self, node: Node | None, cid: int) -> None:
         self.node = node
         self.cid = cid
         self.before: Any = None
+        self.classes: Any = None
         self.kept: dict[int, Record] = {}
         self.mirror: Any = None
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from richstore.codec.policy import ClassPolicy
 from richstore.engines.base import ReadTransaction
 from richstore.errors import ClosedError
 from richstore.mapping import Range, Reading, name_of
@@ -42,14 +43,19 @@ class Snapshot(Reading):
     """
 
     def __init__(
-        self, path: str, transaction: ReadTransaction, max_age: float | None = None
+        self,
+        path: str,
+        transaction: ReadTransaction,
+        classes: ClassPolicy,
+        max_age: float | None = None,
     ) -> None:
         self._path = path
         self._transaction = transaction
         self._max_age = max_age
         self._expired = False
+        self._classes = classes
         self._values: dict[bytes, Any] = {}
-        self._view = FrozenView(transaction, frozen_value)
+        self._view = FrozenView(transaction, frozen_value, classes)
         self._lock = threading.RLock()
         self._closed = False
         self._timer: threading.Timer | None = None
@@ -91,7 +97,7 @@ class Snapshot(Reading):
     def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
         self._check_open()
         scan = self._transaction.scan(rows.first_name, rows.last_name, reverse=rows.reverse)
-        return rows.select(scan)
+        return rows.select(scan, self._classes)
 
     def _value(self, name: bytes, stored: Any) -> Any:
         return self._load(name, stored)

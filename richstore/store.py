@@ -12,10 +12,12 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from richstore.codec import records
+from richstore.codec.policy import ANY
 from richstore.copying import copy_file
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
@@ -168,7 +170,7 @@ def _check_words(flag: str, synchronous: str) -> None:
 
 
 def _new_tracker(engine: Engine, cache_size: int) -> Tracker:
-    return Tracker(engine, Faces, user_key, cache_size)
+    return Tracker(engine, Faces, partial(user_key, ANY), cache_size, ANY)
 
 
 def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
@@ -191,6 +193,11 @@ def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
                 writer.abort()
     # not while a reader is open: the map may have to grow
     tracker.refresh()
+
+
+def _frozen(tracker: Tracker, name: bytes, stored: bytes) -> Any:
+    view = FrozenView(tracker.engine.read(), frozen_value, tracker.classes)
+    return frozen_value(view, name, stored)
 
 
 class Store(Reading, MutableMapping[Any, Any]):
@@ -281,7 +288,7 @@ class Store(Reading, MutableMapping[Any, Any]):
     def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
         if self._closed:
             raise self._closed_error()
-        return rows.select(self._rows(rows))
+        return rows.select(self._rows(rows), self._tracker.classes)
 
     def _rows(self, rows: Range) -> Iterator[tuple[bytes, Any]]:
         """Yield engine keys and records; those changed in the current transaction come from it."""
@@ -309,7 +316,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         # deleted since the view began: it still reads
         if value is not _MISSING:
             return value
-        return frozen_value(FrozenView(self._tracker.engine.read(), frozen_value), name, stored)
+        return _frozen(self._tracker, name, stored)
 
     # --- changing ---
 
@@ -525,7 +532,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         if max_age is not None and not 0 < max_age <= threading.TIMEOUT_MAX:
             raise ValueError(f"max_age must be a positive number of seconds, not {max_age!r}")
         engine = self._tracker.engine
-        snapshot = Snapshot(engine.path, engine.read(), max_age)
+        snapshot = Snapshot(engine.path, engine.read(), self._tracker.classes, max_age)
         self._snapshots[id(snapshot)] = snapshot
         # afterwards, so that what is held is not older than what the snapshot shows
         self._tracker.refresh()
@@ -570,7 +577,7 @@ class Store(Reading, MutableMapping[Any, Any]):
     def _verify_records(self, progress: Callable[[int, int], None] | None) -> Report:
         view = self._tracker.engine.read()
         try:
-            return verify(view, user_key, progress)
+            return verify(view, partial(user_key, self._tracker.classes), progress)
         finally:
             view.close()
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from richstore import pages
 from richstore.codec import log, records, stream
+from richstore.codec.policy import ClassPolicy
 from richstore.engines.base import Engine, ReadTransaction
 from richstore.errors import ClosedError, CorruptionError, FormatError, explain
 from richstore.loading import Loader, View
@@ -66,6 +67,7 @@ class Tracker:
         faces: how live nodes are made.
         user_key: turns an engine key without prefix and the stored key into the user's key.
         cache_size: bytes of encoded records to keep loaded although nobody holds them.
+        classes: finds the classes and functions that records name.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Tracker:
         faces: Faces,
         user_key: Callable[[bytes, bytes | None], Any],
         cache_size: int,
+        classes: ClassPolicy,
     ) -> None:
         self.engine = engine
         self.faces = faces
         self.loader = Loader(self)
         self.user_key = user_key
         self.cache_size = cache_size
+        self.classes = classes
         self.lock = threading.RLock()
         self.installed = threading.Condition(self.lock)
         self.writer = threading.Lock()
@@ -358,7 +362,7 @@ class Tracker:
     def decode_plain(self, name: bytes, parts: records.Parts) -> Any:
         """Return the value of a record without nodes."""
         try:
-            return records.decode(parts, [])
+            return records.decode(parts, [], self.classes)
         except Exception as error:
             explain(error, self.place(name, parts.key), self.engine.path)
             raise
@@ -448,6 +452,7 @@ class Tracker:
                 if record is not None:
                     content.kept[int.from_bytes(name[-8:], "big")] = record
                     self.forget(record, before, held=held)
+            content.classes = self.classes
             # last, so that it is done again when it was interrupted
             content.before = (before if held else None) or False
 

@@ -30,8 +30,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
-from richstore.codec import classes
 from richstore.codec.opcodes import POP, STOP, put
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.errors import CorruptionError, FormatError
 
 __all__ = [
@@ -319,16 +319,18 @@ def _identity(slot: int, raw: Any) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     wrap: Callable[[int, Any], Any] = staticmethod(_identity)
+    classes: ClassPolicy = ANY
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "richstore.":
             return self.wrap
-        return classes.resolve(module, name)
+        return self.classes.find(module, name)
 
 
 def decode(
     parts: Parts,
     containers: list[Any],
+    classes: ClassPolicy,
     wrap: Callable[[int, Any], Any] = _identity,
     *,
     plain: bool = False,
@@ -339,6 +341,7 @@ def decode(
         parts: the record.
         containers: for each row of the node table: raw container and face for a list, dict or
             set; the face alone for others; nothing for a built node.
+        classes: finds the classes and functions that it names.
         wrap: makes the face of a built node from its slot and raw object.
         plain: lists, dicts and sets are made by the stream and not taken from `containers`.
     """
@@ -351,6 +354,7 @@ def decode(
         return pickle.loads(data, buffers=containers)
     unpickler = _Unpickler(io.BytesIO(data), buffers=containers)
     unpickler.wrap = wrap
+    unpickler.classes = classes
     return unpickler.load()
 
 
@@ -361,9 +365,11 @@ _preludes: dict[tuple[Any, ...], bytes] = {}
 _PRELUDES = 256
 
 
-def load_blob(blob: bytes) -> Any:
+def load_blob(blob: bytes, classes: ClassPolicy = ANY) -> Any:
     """Return the value of `dump_blob`."""
-    return _Unpickler(io.BytesIO(blob)).load()
+    unpickler = _Unpickler(io.BytesIO(blob))
+    unpickler.classes = classes
+    return unpickler.load()
 
 
 def _prelude(table: array[int], plain: bool) -> bytes:

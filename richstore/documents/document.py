@@ -36,6 +36,7 @@ from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from richstore.codec.policy import ANY
 from richstore.documents.engine import DocumentEngine, Inside
 from richstore.documents.files import FilePlace
 from richstore.documents.formats import Format, resolve
@@ -590,7 +591,7 @@ def _stored(view: Any) -> Any:
     name = name_of(_KEY)
     stored = view.get(name)
     assert stored is not None
-    frozen = frozen_value(FrozenView(view, frozen_value), name, stored)
+    frozen = frozen_value(FrozenView(view, frozen_value, ANY), name, stored)
     # alone: of a large value, what is plain on its pages needs no faces
     return Plain({}, alone=True)(frozen)
 

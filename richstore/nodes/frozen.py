@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from richstore.codec import records
-from richstore.codec.classes import class_from_bytes
 from richstore.errors import CorruptionError
 from richstore.node import Node
 from richstore.nodes.adopt import is_atom
@@ -66,7 +65,7 @@ def _read_shared(view: FrozenView, name: bytes) -> Any:
 
 def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
     parts = records.parse(name, stored)
-    class_table = [class_from_bytes(one) for one in parts.classes]
+    class_table = list(map(view.classes.class_of, parts.classes))
     table = parts.table
     nodes: list[Node] = []
     containers: list[Any] = []
@@ -104,7 +103,7 @@ def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
         nodes.append(node)
         return node.face
 
-    value = records.decode(parts, containers, wrap)
+    value = records.decode(parts, containers, view.classes, wrap)
     for node in nodes:
         node.kind.loaded(node)
         set_class(node.face, node.kind.frozen)
@@ -135,7 +134,7 @@ def _external(view: FrozenView, uid: int, link: bytes) -> Any:
             return _read_shared(view, name)
         except Exception as error:  # noqa: BLE001 - the view decides
             return view.unreadable(None, error)
-    cls = class_from_bytes(stored_class) if stored_class else None
+    cls = view.classes.class_of(stored_class) if stored_class else None
     node = view.shared[uid] = _new(uid, head, cls)
     view.todo.append((node, name))
     return node.face

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from richstore.codec import keys
+from richstore.codec.policy import ClassPolicy
 from richstore.errors import CorruptionError, RichStoreError
 from richstore.node import Node
 from richstore.nodes.base import node_of
@@ -23,11 +24,14 @@ from richstore.pages import Directory, Index, cell_name, entry_name, page_name
 __all__ = ["salvage"]
 
 
-def salvage(view: Any, name: bytes, stored: bytes, place: str) -> tuple[Any, list[str]]:
+def salvage(
+    view: Any, classes: ClassPolicy, name: bytes, stored: bytes, place: str
+) -> tuple[Any, list[str]]:
     """Return what can be read of a value, and a line for each part that was lost.
 
     Args:
         view: a read transaction.
+        classes: finds the classes and functions that records name.
         name: the engine key of the value's record.
         stored: its bytes.
         place: where it is, as Python would write it: `['shops']`.
@@ -35,7 +39,7 @@ def salvage(view: Any, name: bytes, stored: bytes, place: str) -> tuple[Any, lis
     Raises:
         Exception: nothing of it can be read.
     """
-    frozen = _SalvageView(view)
+    frozen = _SalvageView(view, classes)
     copies = _Salvage(frozen, place)
     made = copies(frozen_value(frozen, name, stored))
     return made, copies.losses
@@ -44,8 +48,8 @@ def salvage(view: Any, name: bytes, stored: bytes, place: str) -> tuple[Any, lis
 class _SalvageView(FrozenView):
     """A view that goes on where a record that others refer to cannot be read."""
 
-    def __init__(self, view: Any) -> None:
-        super().__init__(view, frozen_value)
+    def __init__(self, view: Any, classes: ClassPolicy) -> None:
+        super().__init__(view, frozen_value, classes)
         self.lost: dict[Node, Exception] = {}
 
     def unreadable(self, node: Node | None, error: Exception) -> Any:

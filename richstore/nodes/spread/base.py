@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from richstore import paging
 from richstore.codec import keys, records
+from richstore.codec.policy import ClassPolicy
 from richstore.codec.records import decode, is_plain, parse
 from richstore.errors import ClosedError, CorruptionError, DetachedError, FormatError, explain
 from richstore.node import Node, Spread
@@ -46,11 +47,18 @@ class FrozenView:
     Args:
         view: the engine's read transaction.
         decode: turns the name and bytes of a record into its value.
+        classes: finds the classes and functions that records name.
     """
 
-    def __init__(self, view: Any, decode: Callable[[FrozenView, bytes, bytes], Any]) -> None:
+    def __init__(
+        self,
+        view: Any,
+        decode: Callable[[FrozenView, bytes, bytes], Any],
+        classes: ClassPolicy,
+    ) -> None:
         self.view = view
         self.decode = decode
+        self.classes = classes
         self.kept: OrderedDict[bytes, Any] = OrderedDict()
         # main nodes of records that others refer to, by uid, and those whose records are still to
         # be read, each with the name of that
@@ -70,7 +78,9 @@ class FrozenView:
             name = owner
         try:
             key = records.stored_key(self.view.get(name))
-            found = keys.decode_key(name[1:]) if key is None else records.load_blob(key)
+            found = (
+                keys.decode_key(name[1:]) if key is None else records.load_blob(key, self.classes)
+            )
         except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
             found = name
         return f"[{found!r}]"
@@ -157,7 +167,7 @@ class SpreadContent(Spread):
             )
         from richstore.nodes.frozen import frozen_value
 
-        self.frozen = FrozenView(self.before, frozen_value)
+        self.frozen = FrozenView(self.before, frozen_value, self.classes)
         return self.frozen
 
     def cell(self, name: bytes) -> Any:
@@ -450,7 +460,7 @@ class SpreadContent(Spread):
                         return content
                     view = tracker.engine.read()
                     if view.id == tracker.seen:
-                        frozen = FrozenView(view, frozen_value)
+                        frozen = FrozenView(view, frozen_value, tracker.classes)
                         frozen.owners[content.cid] = node.record.root.name
                         return type(content)(None, content.cid, frozen)
                     view.close()
@@ -485,7 +495,7 @@ class SpreadContent(Spread):
                 stored = past.frozen.get(name)
                 parts = None if stored is None else parse(name, stored)
                 if parts is not None and is_plain(parts):
-                    yield decode(parts, [], plain=True), True
+                    yield decode(parts, [], past.frozen.classes, plain=True), True
                 elif tracker is None:
                     yield past.page(pid), False
                 else:
