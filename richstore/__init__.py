@@ -11,10 +11,13 @@ from richstore.errors import (
     FormatError,
     KeyTypeError,
     LockTimeoutError,
+    OrderError,
     ReadOnlyError,
     RichStoreError,
+    WrongKeyError,
 )
 from richstore.nodes import is_tracked, plain, transactional
+from richstore.passphrase import Passphrase
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats
 from richstore.store import Store, open
@@ -31,6 +34,8 @@ __all__ = [
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
+    "OrderError",
+    "Passphrase",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
@@ -38,6 +43,7 @@ __all__ = [
     "Stats",
     "Store",
     "Transaction",
+    "WrongKeyError",
     "document",
     "is_tracked",
     "open",

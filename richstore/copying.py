@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from richstore.codec.policy import ANY
+from richstore.encryption import check_plain, encrypted, is_encrypted, like, secret_of
 from richstore.engines.base import Engine
 from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
+from richstore.passphrase import Passphrase
 from richstore.tracker import FORMAT_KEY, LOG_KEY, check_format_record
 from richstore.verification import Report, verify
 
@@ -27,7 +29,11 @@ __all__ = ["copy_file", "restore"]
 
 
 def restore(
-    backup: str | os.PathLike[str], target: str | os.PathLike[str], *, replace: bool = False
+    backup: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+    key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
 ) -> Report:
     """Put a copy of a backup, verified, where a store is to be.
 
@@ -37,6 +43,7 @@ def restore(
         backup: a file that `Store.backup` made, or any store's file.
         target: the path of the store.
         replace: whether a file that is there already may be replaced.
+        key: that of the store, if it has one; it is needed to verify it.
 
     Returns:
         What verifying the new file found; it is well.
@@ -46,6 +53,7 @@ def restore(
         OSError: the target is open somewhere; or a file cannot be read or written.
         CorruptionError: the backup is damaged; the target is as it was.
         FormatError: the backup is no store.
+        WrongKeyError: the backup is encrypted with another key, or `key` is missing.
 
     Example:
         >>> import richstore, tempfile, os
@@ -62,13 +70,14 @@ def restore(
     """
     source = open_lmdb(os.fspath(backup), "r", synchronous="full", timeout=None)
     try:
-        return copy_file(source, os.fspath(target), replace=replace)
+        engine = source if key is None else encrypted(source, secret_of(key))
+        return copy_file(engine, os.fspath(target), replace=replace)
     finally:
         source.close()
 
 
 def copy_file(
-    engine: Engine, target: str, *, replace: bool, compact: Callable[[str], None] | None = None
+    engine: Engine, target: str, *, replace: bool, compact: Callable[[Engine], None] | None = None
 ) -> Report:
     """Copy the last committed state of an engine into a file, and verify that.
 
@@ -76,7 +85,8 @@ def copy_file(
         engine: what is copied; others may go on writing.
         target: the path of the copy.
         replace: whether a file that is there already may be replaced.
-        compact: takes what deleted values have left out of a file; None leaves it there.
+        compact: takes what deleted values have left out of a copy, and closes it; None leaves it
+            there.
 
     Returns:
         What verifying the copy found.
@@ -91,15 +101,15 @@ def copy_file(
     with _part(target) as part:
         _copy(engine, part)
         if compact is not None:
-            compact(part)
+            compact(like(engine, open_lmdb(part, "w", synchronous="full", timeout=None)))
             source = open_lmdb(part, "r", synchronous="full", timeout=None)
             try:
                 with _part(target) as smaller:
-                    _copy(source, smaller)
+                    _copy(like(engine, source), smaller)
                     os.replace(smaller, part)
             finally:
                 source.close()
-        report = _verified(part, target)
+        report = _verified(engine, part, target)
         with unused(target):
             _publish(part, target, replace)
     return report
@@ -128,12 +138,10 @@ def _part(target: str) -> Iterator[str]:
 
 def _copy(engine: Engine, part: str) -> None:
     """Fill an empty file with what an engine has, durably."""
-    view = engine.read()
+    _check_format(engine)
+    # what is encrypted is copied as it is
+    view = getattr(engine, "below", engine).read()
     try:
-        stored = view.get(FORMAT_KEY)
-        if stored is None:
-            raise FormatError(f"{engine.path} is not a store of richstore, so it is not copied")
-        check_format_record(engine.path, stored)
         fd = os.open(part, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             is_copied = view.copy(fd)
@@ -158,16 +166,29 @@ def _copy(engine: Engine, part: str) -> None:
         view.close()
 
 
-def _verified(part: str, target: str) -> Report:
-    engine = open_lmdb(part, "r", synchronous="full", timeout=None)
+def _check_format(engine: Engine) -> None:
+    view = engine.read()
     try:
-        view = engine.read()
+        if not is_encrypted(engine):
+            check_plain(view, engine.path)
+        stored = view.get(FORMAT_KEY)
+    finally:
+        view.close()
+    if stored is None:
+        raise FormatError(f"{engine.path} is not a store of richstore, so it is not copied")
+    check_format_record(engine.path, stored)
+
+
+def _verified(engine: Engine, part: str, target: str) -> Report:
+    file = open_lmdb(part, "r", synchronous="full", timeout=None)
+    try:
+        view = like(engine, file).read()
         try:
             report = verify(view, partial(user_key, ANY))
         finally:
             view.close()
     finally:
-        engine.close()
+        file.close()
     if not report.ok:
         raise CorruptionError(
             f"the copy was not put at {target}, since what was copied is damaged "

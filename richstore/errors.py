@@ -10,6 +10,8 @@ RichStoreError
 ├── LockTimeoutError   (TimeoutError)  another writer held the lock for too long
 ├── ConflictError      (RuntimeError)  another writer was first; the transaction can be run again
 ├── CorruptionError    (RuntimeError)  a record that is not what was written
+├── OrderError         (TypeError)     a range of keys where the names of keys are encrypted
+├── WrongKeyError      (ValueError)    not the key that a store or document is encrypted with
 └── FormatError        (ValueError)    not a richstore file, or one of a newer version
 ```
 
@@ -27,8 +29,10 @@ __all__ = [
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
+    "OrderError",
     "ReadOnlyError",
     "RichStoreError",
+    "WrongKeyError",
     "explain",
 ]
 
@@ -64,6 +68,20 @@ class EncodingError(RichStoreError, TypeError):
     def inside(self, step: str) -> EncodingError:
         """Return the same error as seen from one container further out."""
         return type(self)(self.reason, step + self.path)
+
+
+class OrderError(RichStoreError, TypeError):
+    """A range of keys was asked for in a store whose names of keys are encrypted.
+
+    They have no order there; a store that is made with `encrypt_keys=False` has one.
+    """
+
+
+class WrongKeyError(RichStoreError, ValueError):
+    """A store or document was opened with another key than it is encrypted with, or with none.
+
+    Also one that is not encrypted, with a key.
+    """
 
 
 class ReadOnlyError(RichStoreError, TypeError):

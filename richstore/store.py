@@ -19,6 +19,7 @@ from typing import Any, TypeVar, overload
 from richstore.codec import records
 from richstore.codec.policy import ANY
 from richstore.copying import copy_file
+from richstore.encryption import check_key, check_plain, encrypted, is_encrypted, secret_of
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
@@ -30,6 +31,7 @@ from richstore.nodes.adopt import Adopter, is_plain
 from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
+from richstore.passphrase import Passphrase
 from richstore.reclaiming import compact
 from richstore.record import Record
 from richstore.scope import Scope
@@ -59,6 +61,8 @@ def open(
     cache_size: int = CACHE_SIZE,
     map_size: int | None = None,
     allow_network: bool = False,
+    key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
+    encrypt_keys: bool = True,
 ) -> Store:
     """Open a store: one file, made if it is missing.
 
@@ -76,6 +80,10 @@ def open(
             holds them.
         map_size: bytes of address space to begin with; it grows by itself.
         allow_network: open a file on a network file system, where locks may not hold.
+        key: encrypts everything in the file: 32 bytes, a `Passphrase`, or a function that returns
+            one of these, from a keyring for instance. Needs the extra `secure`.
+        encrypt_keys: whether a new store with a `key` encrypts the names of its keys too. They
+            have no order then: loops go through them in any order, and ranges are refused.
 
     Returns:
         The store. Close it, or use it in a `with` block.
@@ -83,6 +91,8 @@ def open(
     Raises:
         OSError: the path cannot be opened, as `open()` would say it.
         FormatError: the file is not one of richstore's, or of a newer version.
+        WrongKeyError: the file is encrypted with another key, or `key` is missing, or it is given
+            and the file is not encrypted.
         ValueError: `flag` or `synchronous` is none of the words above.
 
     Example:
@@ -102,7 +112,7 @@ def open(
     try:
         with _opening:
             if path == "memory:":
-                engine = MemoryEngine()
+                engine = _encrypted(MemoryEngine(), key, encrypt_keys)
                 tracker = _new_tracker(engine, cache_size)
                 _prepare(tracker, "c", timeout)
             else:
@@ -114,7 +124,7 @@ def open(
                     map_size=map_size,
                     allow_network=allow_network,
                 )
-                tracker = _tracker_of(file, flag, cache_size)
+                tracker = _tracker_of(file, flag, cache_size, key, encrypt_keys)
                 _prepare(tracker, flag, timeout)
             store = Store(tracker, timeout, readonly=flag == "r")
             tracker.timeout = timeout
@@ -144,19 +154,26 @@ def store_on(
     return store
 
 
-def _compact_file(path: str) -> None:
-    with open(path, "w") as store:
+def _encrypted(engine: Engine, key: Any, encrypt_keys: bool) -> Engine:
+    return engine if key is None else encrypted(engine, secret_of(key), names=encrypt_keys)
+
+
+def _compact_file(engine: Engine) -> None:
+    with store_on(engine, timeout=None, cache_size=CACHE_SIZE) as store:
         store.compact()
 
 
-def _tracker_of(file: LmdbEngine, flag: str, cache_size: int) -> Tracker:
+def _tracker_of(
+    file: LmdbEngine, flag: str, cache_size: int, key: Any, encrypt_keys: bool
+) -> Tracker:
     """Return the tracker that the handles on a file share, made by the first of them."""
     # values of a handle that only reads must not be changed through another one
     name = "reading" if flag == "r" else "writing"
     known = file.shared.get(name)
     if isinstance(known, Tracker) and not known.closed:
+        check_key(known.engine, key)
         return known
-    tracker = _new_tracker(file, cache_size)
+    tracker = _new_tracker(_encrypted(file, key, encrypt_keys), cache_size)
     tracker.readonly = flag == "r"
     file.shared[name] = tracker
     return tracker
@@ -178,6 +195,8 @@ def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
     engine = tracker.engine
     reader = engine.read()
     try:
+        if not is_encrypted(engine):
+            check_plain(reader, engine.path)
         empty = next(iter(reader.scan(b"\x00", None)), None) is None
         new = tracker.check_format(reader.get, empty and flag != "r")
     finally:
@@ -302,7 +321,8 @@ class Store(Reading, MutableMapping[Any, Any]):
             if transaction is None:
                 yield from stored
             else:
-                yield from _merge(transaction, stored, rows)
+                merge = _merge if getattr(tracker.engine, "is_ordered", True) else _mix
+                yield from merge(transaction, stored, rows)
         finally:
             view.close()
 
@@ -797,7 +817,7 @@ class Block(Scope):
 def _merge(
     transaction: Transaction, stored: Iterator[tuple[bytes, Any]], rows: Range
 ) -> Iterator[tuple[bytes, Any]]:
-    """Mix what a transaction has set under keys into what is stored."""
+    """Put what a transaction has set under keys among what is stored, in order."""
     first, last, reverse = rows.first_name, rows.last_name, rows.reverse
     own = sorted((name for name in transaction.roots if first <= name < last), reverse=not reverse)
     roots = transaction.roots
@@ -815,6 +835,18 @@ def _merge(
         new = own.pop()
         if roots.get(new) is not None:
             yield new, roots[new]
+
+
+def _mix(
+    transaction: Transaction, stored: Iterator[tuple[bytes, Any]], rows: Range
+) -> Iterator[tuple[bytes, Any]]:
+    """Put what a transaction has set under keys behind what is stored, which is in no order."""
+    own = dict(transaction.roots)
+    for name, record in stored:
+        changed = own.pop(name, record)
+        if changed is not None:
+            yield name, changed
+    yield from [(name, changed) for name, changed in own.items() if changed is not None]
 
 
 def _pairs(other: Any) -> list[tuple[Any, Any]]:

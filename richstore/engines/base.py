@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Engine", "EngineStats", "ReadTransaction", "WriteTransaction"]
+__all__ = ["HEADER_KEY", "Engine", "EngineStats", "ReadTransaction", "WriteTransaction"]
+
+HEADER_KEY = b"\x00key"
+"""Where an engine that encrypts keeps what leads to its keys; layers above use no such key."""
 
 
 @dataclass(frozen=True, slots=True)

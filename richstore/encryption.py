@@ -1,0 +1,84 @@
+"""How stores use encryption: which names of the key space are secret, and whose key it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from richstore.engines.base import HEADER_KEY, Engine, ReadTransaction
+from richstore.errors import WrongKeyError
+from richstore.pages import ENTRY
+from richstore.record import ROOT
+from richstore.tracker import LOG_KEY
+
+if TYPE_CHECKING:
+    from richstore.engines.encrypted import EncryptedEngine, Secret
+
+__all__ = ["check_key", "check_plain", "encrypted", "is_encrypted", "like", "secret_of"]
+
+# Of the keys of values, and of the entries of large dicts and sets (behind the container's number),
+# everything is secret; other keys of the engine are numbers of our own.
+_HIDDEN = {ROOT[0]: len(ROOT), ENTRY[0]: len(ENTRY) + 8}
+# An old change log makes others read again what they have loaded, and nothing worse.
+_OUTSIDE = frozenset({LOG_KEY})
+
+
+def secret_of(key: Any) -> Secret:
+    """Return what a user has given as `key`, ready for use.
+
+    Raises:
+        ImportError: the extra `secure` is not installed.
+        TypeError: it is neither bytes, nor a `Passphrase`, nor a function that returns one.
+        ValueError: it does not have 32 bytes.
+    """
+    try:
+        from richstore.engines.encrypted import Secret
+    except ImportError as error:
+        raise ImportError(
+            "encryption needs the package cryptography; install it with: "
+            "pip install 'richstore[secure]'"
+        ) from error
+    return Secret(key)
+
+
+def encrypted(engine: Engine, secret: Secret, *, names: bool = True) -> EncryptedEngine:
+    """Return an engine that encrypts what it stores in another one.
+
+    Args:
+        engine: the other one; empty, or encrypted before.
+        secret: what the user has given.
+        names: whether the names of keys are to be encrypted, if it is empty.
+
+    Raises:
+        WrongKeyError: it was encrypted with another key, or not at all.
+    """
+    from richstore.engines.encrypted import EncryptedEngine
+
+    return EncryptedEngine(engine, secret, names=names, hidden=_HIDDEN, outside=_OUTSIDE)
+
+
+def is_encrypted(engine: Engine) -> bool:
+    """Tell whether an engine encrypts what it stores."""
+    return hasattr(engine, "below")
+
+
+def like(engine: Engine, other: Engine) -> Engine:
+    """Return `other` with the encryption that an engine has."""
+    found: Engine = engine.over(other) if hasattr(engine, "over") else other
+    return found
+
+
+def check_plain(view: ReadTransaction, path: str) -> None:
+    """Raise `WrongKeyError` if what a view sees is encrypted."""
+    if view.get(HEADER_KEY) is not None:
+        raise WrongKeyError(f"{path} is encrypted; open it with key=…")
+
+
+def check_key(engine: Engine, key: Any) -> None:
+    """Raise `WrongKeyError` unless a key is the one that an open engine was opened with."""
+    if not hasattr(engine, "check"):
+        if key is not None:
+            raise WrongKeyError(f"{engine.path} is not encrypted; open it without a key")
+    elif key is None:
+        raise WrongKeyError(f"{engine.path} is encrypted; open it with key=…")
+    else:
+        engine.check(secret_of(key))

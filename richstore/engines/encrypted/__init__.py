@@ -1,0 +1,10 @@
+"""Encryption over any engine; the only place that imports cryptography.
+
+`header` has how the user's key leads to the data keys, `cipher` how one piece of data is sealed,
+`engine` the engine that seals every key and value.
+"""
+
+from richstore.engines.encrypted.engine import EncryptedEngine
+from richstore.engines.encrypted.header import Secret
+
+__all__ = ["EncryptedEngine", "Secret"]
