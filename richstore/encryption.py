@@ -8,7 +8,7 @@ from richstore.engines.base import HEADER_KEY, Engine, ReadTransaction
 from richstore.errors import WrongKeyError
 from richstore.pages import ENTRY
 from richstore.record import ROOT
-from richstore.tracker import LOG_KEY
+from richstore.tracker import COUNT_KEY, LOG_KEY
 
 if TYPE_CHECKING:
     from richstore.engines.encrypted import EncryptedEngine, Secret
@@ -20,6 +20,7 @@ __all__ = ["check_key", "check_plain", "encrypted", "is_encrypted", "like", "sec
 _HIDDEN = {ROOT[0]: len(ROOT), ENTRY[0]: len(ENTRY) + 8}
 # An old change log makes others read again what they have loaded, and nothing worse.
 _OUTSIDE = frozenset({LOG_KEY})
+_OFTEN = frozenset({LOG_KEY, COUNT_KEY})
 
 
 def secret_of(key: Any) -> Secret:
@@ -53,7 +54,9 @@ def encrypted(engine: Engine, secret: Secret, *, names: bool = True) -> Encrypte
     """
     from richstore.engines.encrypted import EncryptedEngine
 
-    return EncryptedEngine(engine, secret, names=names, hidden=_HIDDEN, outside=_OUTSIDE)
+    return EncryptedEngine(
+        engine, secret, names=names, hidden=_HIDDEN, outside=_OUTSIDE, often=_OFTEN
+    )
 
 
 def is_encrypted(engine: Engine) -> bool:

@@ -50,35 +50,43 @@ class Cipher:
         self._opened: dict[bytes, AESGCM] = {}
         self._left = 0
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
+    def seal(self, data: bytes, place: bytes, front: bytes = b"") -> bytes:
         """Return nonce, encrypted data and tag.
 
         Args:
             data: what is to be kept secret.
             place: what it belongs to: `open` needs the same.
+            front: what is to stand in front of it in the clear.
         """
         if self._left <= 0:
             self._begin()
         self._left -= 1
         first, seal = self._seal
         second = os.urandom(12)
-        return first + second + seal(second, data, place)
+        return front + first + second + seal(second, data, place)
 
-    def open(self, sealed: bytes, place: bytes) -> bytes:
+    def open(self, sealed: bytes, place: bytes, start: int = 0) -> bytes:
         """Return the data.
+
+        Args:
+            sealed: what `seal` returned.
+            place: what it belongs to.
+            start: where it begins in `sealed`.
 
         Raises:
             InvalidTag: it was sealed with another key or for another place, or has been changed.
         """
-        first = bytes(sealed[:12])
+        middle = start + 12
+        end = middle + 12
+        first = sealed[start:middle]
         opened = self._opened.get(first)
         if opened is None:
-            if len(sealed) < OVERHEAD:
+            if len(sealed) < start + OVERHEAD:
                 raise InvalidTag
             if len(self._opened) >= _KEPT:
                 self._opened.clear()
             opened = self._opened[first] = self._derive(first)
-        return opened.decrypt(sealed[12:24], sealed[24:], place)
+        return opened.decrypt(sealed[middle:end], sealed[end:], place)
 
     def _begin(self) -> None:
         first = os.urandom(12)

@@ -25,7 +25,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
@@ -44,6 +44,8 @@ __all__ = ["EncryptedEngine"]
 
 _LEDGER_KEY: Final = b"\x00ledger"
 _OWN: Final = (HEADER_KEY, _LEDGER_KEY)
+# How many names are kept.
+_NAMES: Final = 4096
 _SUM: Final = 32
 _MODULUS: Final = 1 << (8 * _SUM)
 
@@ -66,6 +68,14 @@ class _Generation:
         return int.from_bytes(hashlib.blake2b(marks, key=self._ledger, digest_size=_SUM).digest())
 
 
+class _Kept(NamedTuple):
+    """A stored value, what it opens to, and what it adds to the ledger."""
+
+    stored: bytes
+    value: bytes
+    entry: int
+
+
 class _Keys:
     """The keys of a header, and what is done with them; never changed.
 
@@ -81,6 +91,10 @@ class _Keys:
         self.hidden = hidden if header.names else {}
         self.generations = [_Generation(*one) for one in header.generations.items()]
         self.newest = self.generations[-1]
+        # names that were used lately: encrypting one takes as long as the rest of a look-up
+        self._names: dict[bytes, bytes] = {}
+        # what this process has written last under keys that every commit reads
+        self.kept: dict[bytes, _Kept] = {}
         self.older = self.generations[-2::-1]
         self._by_number = {one.number: one for one in self.generations}
 
@@ -92,9 +106,20 @@ class _Keys:
         head = key[:shown]
         return head + generation.names.encrypt(key[shown:], [self.header.identity, head])
 
+    def newest_name(self, key: bytes) -> bytes:
+        """Return the key of the engine below under which a value is written."""
+        if not key or key[0] not in self.hidden:
+            return key
+        name = self._names.get(key)
+        if name is None:
+            if len(self._names) >= _NAMES:
+                self._names.clear()
+            name = self._names[key] = self.name(key, self.newest)
+        return name
+
     def names(self, key: bytes) -> list[bytes]:
         """Return the keys under which a value may be, the newest first."""
-        found = [self.name(key, self.newest)]
+        found = [self.newest_name(key)]
         if self.older and key and key[0] in self.hidden:
             found += [self.name(key, one) for one in self.older]
         return found
@@ -117,7 +142,7 @@ class _Keys:
     def seal(self, key: bytes, value: bytes) -> bytes:
         """Return a value as it is stored under a key."""
         newest = self.newest
-        return newest.number + newest.cipher.seal(value, self.header.identity + key)
+        return newest.cipher.seal(value, self.header.identity + key, newest.number)
 
     def open(self, key: bytes, stored: bytes) -> bytes:
         """Return the value that is stored under a key.
@@ -127,7 +152,7 @@ class _Keys:
         """
         try:
             generation = self._by_number[stored[:1]]
-            return generation.cipher.open(stored[1:], self.header.identity + key)
+            return generation.cipher.open(stored, self.header.identity + key, 1)
         except (KeyError, InvalidTag):
             raise CorruptionError(
                 f"the record {key!r} was changed, moved here, or written with another key"
@@ -162,8 +187,11 @@ class _Reading:
         """Return the value under `key`, or None."""
         keys = self._keys
         if not keys.older:
-            stored = self._txn.get(keys.name(key, keys.newest))
-            return None if stored is None else keys.open(key, stored)
+            stored = self._txn.get(keys.newest_name(key))
+            if stored is None:
+                return None
+            kept = keys.kept.get(key)
+            return kept.value if kept and kept.stored == stored else keys.open(key, stored)
         for name in keys.names(key):
             stored = self._txn.get(name)
             if stored is not None:
@@ -197,8 +225,9 @@ class EncryptedReadTransaction(_Reading):
     def __init__(self, engine: EncryptedEngine) -> None:
         self._txn = txn = engine.below.read()
         try:
-            self.id = txn.id
-            self._keys = engine.keys(txn)
+            self.id = commit = txn.id
+            known = engine.latest
+            self._keys = known[1] if known[0] == commit else engine.keys(txn, commit)
         except BaseException:
             txn.close()
             raise
@@ -230,7 +259,7 @@ class EncryptedWriteTransaction(_Reading):
         self._engine = engine
         self._txn = txn
         self.id = txn.id
-        self._keys = engine.keys(txn)
+        self._keys = engine.keys(txn, txn.id - 1)
         # None until something is written
         self._total: int | None = None
 
@@ -252,13 +281,17 @@ class EncryptedWriteTransaction(_Reading):
         """Return name and value as they are stored, and note them in the ledger."""
         keys = self._keys
         stored = keys.seal(key, value)
-        name = keys.name(key, keys.newest)
+        name = keys.newest_name(key)
+        entry = 0
         if key not in self._engine.outside:
-            change = keys.newest.entry(name, stored)
+            change = entry = keys.newest.entry(name, stored)
             old = self._txn.get(name)
             if old is not None:
-                change -= keys.entry(name, old)
+                kept = keys.kept.get(key)
+                change -= kept.entry if kept and kept.stored == old else keys.entry(name, old)
             self._note(change)
+        if key in self._engine.often:
+            keys.kept[key] = _Kept(stored, value, entry)
         if keys.older:
             for older in keys.names(key)[1:]:
                 self._remove(key, older)
@@ -322,6 +355,7 @@ class EncryptedEngine:
         names: whether the names of keys are to be encrypted, if it is empty.
         hidden: for first bytes of keys that are secret too: how many bytes stay in the clear.
         outside: keys that are not in the ledger, as it does no harm when they are put back.
+        often: keys that nearly every commit reads and writes.
 
     Raises:
         WrongKeyError: the engine below was encrypted with another key, or not at all.
@@ -334,10 +368,12 @@ class EncryptedEngine:
         *,
         names: bool,
         hidden: Mapping[int, int],
-        outside: frozenset[bytes],
+        outside: frozenset[bytes] = frozenset(),
+        often: frozenset[bytes] = frozenset(),
     ) -> None:
         self.below = below
         self.outside = outside
+        self.often = often
         self.path = below.path
         self.last_commit = below.last_commit
         self.slow_commits: bool = getattr(below, "slow_commits", False)
@@ -346,7 +382,8 @@ class EncryptedEngine:
         self._secret = secret
         self._lock = threading.Lock()
         self._names = names
-        self._keys: _Keys | None = None
+        # the last commit whose header was looked at, and the keys of that
+        self.latest: tuple[int, Any] = (-1, None)
         self.read().close()
 
     def __repr__(self) -> str:
@@ -360,14 +397,19 @@ class EncryptedEngine:
     @property
     def is_ordered(self) -> bool:
         """Whether keys of users are in order; their names are not encrypted then."""
-        assert self._keys is not None
-        return not self._keys.header.names
+        keys: _Keys = self.latest[1]
+        return not keys.header.names
 
     def over(self, below: Engine) -> EncryptedEngine:
         """Return an engine with the same key over another one, such as a copy of this one's."""
         names = not self.is_ordered
         return EncryptedEngine(
-            below, self._secret, names=names, hidden=self._hidden, outside=self.outside
+            below,
+            self._secret,
+            names=names,
+            hidden=self._hidden,
+            outside=self.outside,
+            often=self.often,
         )
 
     def check(self, secret: Secret) -> None:
@@ -420,18 +462,19 @@ class EncryptedEngine:
 
     # --- for the transactions ---
 
-    def keys(self, view: ReadTransaction | WriteTransaction) -> _Keys:
+    def keys(self, view: ReadTransaction | WriteTransaction, commit: int) -> _Keys:
         """Return the keys of the header that a transaction sees; of a new one, if it sees nothing.
+
+        Args:
+            view: the transaction.
+            commit: the last commit it sees.
 
         Raises:
             WrongKeyError: it does not open with the secret this was opened with.
         """
         stored = view.get(HEADER_KEY)
-        known = self._keys
-        if known is not None and known.stored == stored:
-            return known
         with self._lock:
-            known = self._keys
+            known: _Keys | None = self.latest[1]
             if stored is None:
                 if next(iter(view.scan(b"\0", None)), None) is not None:
                     raise WrongKeyError(
@@ -443,7 +486,7 @@ class EncryptedEngine:
                     known = _Keys(header, header.pack(self._secret), self._hidden)
             elif known is None or known.stored != stored:
                 known = self._opened(stored, known, self._secret)
-            self._keys = known
+            self.latest = commit, known
             return known
 
     def _opened(self, stored: bytes, known: _Keys | None, secret: Secret) -> _Keys:
@@ -467,7 +510,7 @@ class EncryptedEngine:
     def _audit(self, view: ReadTransaction) -> list[str]:
         """Return a sentence for each record that is not authentic, and for the ledger."""
         found: list[str] = []
-        keys = self.keys(view)
+        keys = self.keys(view, view.id)
         total = 0
         stored_total = None
         for name, stored in view.scan(b"\0", None):
