@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,17 @@ from richstore.codec.records import stored_key
 from richstore.copying import restore as restore_file
 from richstore.demo.progress import Progress
 from richstore.engines.lmdb import structure_problems
-from richstore.errors import CorruptionError, RichStoreError
+from richstore.errors import CorruptionError, RichStoreError, WrongKeyError
 from richstore.mapping import user_key
 from richstore.nodes.salvage import salvage as salvage_value
+from richstore.passphrase import Passphrase
 from richstore.record import AFTER_ROOT, ROOT
 from richstore.store import Store, open
+
+# Where the key of an encrypted store is: 64 hexadecimal digits, or a passphrase. It is not an
+# argument, since other users of the machine see these.
+_KEY = "RICHSTORE_KEY"
+_PASSPHRASE = "RICHSTORE_PASSPHRASE"
 
 __all__ = ["backup", "check", "check_here", "restore", "salvage", "salvage_here"]
 
@@ -44,7 +51,7 @@ def check_here(path: Path) -> int:
     """
     try:
         problems = _check_structure(path)
-        with open(path, "r") as store:
+        with open(path, "r", key=_key()) as store:
             # entries of keys are not counted while they are checked, so this is at most the total
             total = _entries(store)
             with Progress(total, "entries") as progress:
@@ -89,7 +96,7 @@ def _check_structure(path: Path) -> int:
 
 def backup(path: Path, target: Path, *, compact: bool, replace: bool) -> int:
     """Copy a store, also while others write to it."""
-    with open(path, "r") as store:
+    with open(path, "r", key=_key()) as store:
         report = store.backup(target, compact=compact, replace=replace)
     print(f"{target}: {report.values:,} values, {target.stat().st_size:,} bytes, verified")
     return 0
@@ -97,7 +104,7 @@ def backup(path: Path, target: Path, *, compact: bool, replace: bool) -> int:
 
 def restore(path: Path, target: Path, *, replace: bool) -> int:
     """Put a copy of a backup where a store is to be."""
-    report = restore_file(path, target, replace=replace)
+    report = restore_file(path, target, replace=replace, key=_key())
     print(f"{target}: {report.values:,} values, verified")
     return 0
 
@@ -122,7 +129,7 @@ def salvage(path: Path, target: Path) -> int:
 def salvage_here(path: Path, target: Path) -> int:
     """Store what can be read in a new store, in this process, and say what cannot."""
     whole = parts = lost = 0
-    with open(path, "r") as store, _new(target) as new:
+    with open(path, "r", key=_key()) as store, _new(target) as new:
         view = store._tracker.engine.read()
         try:
             for name, stored in view.scan(ROOT, AFTER_ROOT):
@@ -158,6 +165,20 @@ def _salvage_value(view: Any, name: bytes, stored: bytes, new: Store) -> tuple[b
     return True, losses
 
 
+def _key() -> bytes | Passphrase | None:
+    """Return the key that the environment gives.
+
+    Raises:
+        WrongKeyError: it is not hexadecimal.
+    """
+    if _KEY in os.environ:
+        try:
+            return bytes.fromhex(os.environ[_KEY])
+        except ValueError:
+            raise WrongKeyError(f"{_KEY} must have 64 hexadecimal digits") from None
+    return Passphrase(os.environ[_PASSPHRASE]) if os.environ.get(_PASSPHRASE) else None
+
+
 def _in_process(command: str, *arguments: Path) -> int:
     """Run a command in a process of its own; return its exit code, or minus a signal."""
     words = [sys.executable, "-m", "richstore", command, "--here", *map(str, arguments)]
@@ -169,4 +190,4 @@ def _new(target: Path) -> Store:
         raise FileExistsError(
             errno.EEXIST, "the file exists; give the name of a new one", str(target)
         )
-    return open(target, "c")
+    return open(target, "c", key=_key())

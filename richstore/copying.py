@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from richstore.codec.policy import ANY
-from richstore.encryption import check_plain, encrypted, is_encrypted, like, secret_of
+from richstore.encryption import audit, check_plain, encrypted, is_encrypted, like, secret_of
 from richstore.engines.base import Engine
 from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
@@ -182,11 +182,14 @@ def _check_format(engine: Engine) -> None:
 def _verified(engine: Engine, part: str, target: str) -> Report:
     file = open_lmdb(part, "r", synchronous="full", timeout=None)
     try:
-        view = like(engine, file).read()
-        try:
-            report = verify(view, partial(user_key, ANY))
-        finally:
-            view.close()
+        copy = like(engine, file)
+        report = Report(audit(copy))
+        if report.ok:
+            view = copy.read()
+            try:
+                report = verify(view, partial(user_key, ANY))
+            finally:
+                view.close()
     finally:
         file.close()
     if not report.ok:

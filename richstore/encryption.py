@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from richstore.engines.base import HEADER_KEY, Engine, ReadTransaction
 from richstore.errors import WrongKeyError
-from richstore.pages import ENTRY
+from richstore.pages import ENTRY, PAGE, SHARED
 from richstore.record import ROOT
 from richstore.tracker import COUNT_KEY, LOG_KEY
 
 if TYPE_CHECKING:
     from richstore.engines.encrypted import EncryptedEngine, Secret
 
-__all__ = ["check_key", "check_plain", "encrypted", "is_encrypted", "like", "secret_of"]
+__all__ = ["audit", "check_key", "check_plain", "encrypted", "is_encrypted", "like", "secret_of"]
 
 # Of the keys of values, and of the entries of large dicts and sets (behind the container's number),
 # everything is secret; other keys of the engine are numbers of our own.
 _HIDDEN = {ROOT[0]: len(ROOT), ENTRY[0]: len(ENTRY) + 8}
+_RECORDS = frozenset({ROOT[0], PAGE[0], SHARED[0]})
 # An old change log makes others read again what they have loaded, and nothing worse.
 _OUTSIDE = frozenset({LOG_KEY})
 _OFTEN = frozenset({LOG_KEY, COUNT_KEY})
@@ -55,7 +56,13 @@ def encrypted(engine: Engine, secret: Secret, *, names: bool = True) -> Encrypte
     from richstore.engines.encrypted import EncryptedEngine
 
     return EncryptedEngine(
-        engine, secret, names=names, hidden=_HIDDEN, outside=_OUTSIDE, often=_OFTEN
+        engine,
+        secret,
+        names=names,
+        hidden=_HIDDEN,
+        records=_RECORDS,
+        outside=_OUTSIDE,
+        often=_OFTEN,
     )
 
 
@@ -67,6 +74,12 @@ def is_encrypted(engine: Engine) -> bool:
 def like(engine: Engine, other: Engine) -> Engine:
     """Return `other` with the encryption that an engine has."""
     found: Engine = engine.over(other) if hasattr(engine, "over") else other
+    return found
+
+
+def audit(engine: Engine) -> list[str]:
+    """Return what was done to the records of an encrypted engine without its key."""
+    found: list[str] = engine.audit() if hasattr(engine, "audit") else []
     return found
 
 

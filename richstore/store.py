@@ -19,7 +19,7 @@ from typing import Any, TypeVar, overload
 from richstore.codec import records
 from richstore.codec.policy import ANY
 from richstore.copying import copy_file
-from richstore.encryption import check_key, check_plain, encrypted, is_encrypted, secret_of
+from richstore.encryption import audit, check_key, check_plain, encrypted, is_encrypted, secret_of
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
@@ -595,6 +595,9 @@ class Store(Reading, MutableMapping[Any, Any]):
         return self._verify_records(progress)
 
     def _verify_records(self, progress: Callable[[int, int], None] | None) -> Report:
+        changed = audit(self._tracker.engine)
+        if changed:
+            return Report(changed)
         view = self._tracker.engine.read()
         try:
             return verify(view, partial(user_key, self._tracker.classes), progress)

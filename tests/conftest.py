@@ -47,12 +47,15 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --long, --all and --twelfth."""
+    """Add --long, --all, --twelfth and --encrypted."""
     parser.addoption(
         "--long", action="store_true", help="run the property tests for hours instead of seconds"
     )
     parser.addoption(
         "--all", action="store_true", help="run every case again with the page target forced tiny"
+    )
+    parser.addoption(
+        "--encrypted", action="store_true", help="give a key to every store that has none"
     )
     parser.addoption(
         "--twelfth", action="store_true", help="run a twelfth of all tests, another on each version"
@@ -68,7 +71,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timeout(seconds): a limit, kept by pytest-timeout")
     config.addinivalue_line("markers", "may_leak: skip the check for leaked files and threads")
     config.addinivalue_line("markers", "may_damage: skip the check of the store after the test")
+    if config.getoption("--encrypted"):
+        _encrypt_all()
     settings.load_profile("long" if config.getoption("--long") else "ci")
+
+
+def _encrypt_all() -> None:
+    """Give a key to every store that is opened without one; the names of keys stay in order."""
+    import richstore
+
+    usual = richstore.open
+
+    def open_encrypted(*arguments: Any, **options: Any) -> Any:
+        return usual(*arguments, **{"key": bytes(32), "encrypt_keys": False, **options})
+
+    richstore.open = open_encrypted
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

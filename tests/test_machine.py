@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,8 @@ BY_KIND = [(list, LIST_CALLS), (dict, DICT_CALLS), (set, SET_CALLS), (Bare, BARE
 class StoreMachine(RuleBasedStateMachine):
     """Nested values, aliases, moves, held proxies, blocks, reopening, snapshots, two handles."""
 
+    options: Mapping[str, Any] = {"synchronous": "off"}
+
     def __init__(self) -> None:
         super().__init__()
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # thousands of files
@@ -209,7 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.stores = [richstore.open(self.path, synchronous="off") for _ in range(2)]
+        self.stores = [richstore.open(self.path, **self.options) for _ in range(2)]
 
     def _verify(self) -> None:
         if not self.blocks and hasattr(self.store, "verify"):
@@ -524,7 +526,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._close()
         expected = sorted(((k, canonical(v)) for k, v in self.model.items()), key=repr)
         try:
-            with richstore.open(self.path) as store:
+            with richstore.open(self.path, **self.options) as store:
                 found = self._content(store)
         finally:
             self.directory.cleanup()

@@ -211,7 +211,10 @@ def parse(name: bytes, record: bytes, *, check: bool = True) -> Parts:
     try:
         version, flags, checksum = _ENVELOPE.unpack_from(record)
     except struct.error:
-        raise CorruptionError(f"record {name!r} is too short to be one") from None
+        raise CorruptionError(
+            f"record {name!r} is too short to be one (or, in an encrypted store, was changed, "
+            f"moved there, or written with another key)"
+        ) from None
     if version != VERSION:
         raise FormatError(
             f"record {name!r} has format version {version}, this richstore reads {VERSION}; "

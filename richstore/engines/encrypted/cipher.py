@@ -79,10 +79,10 @@ class Cipher:
         middle = start + 12
         end = middle + 12
         first = sealed[start:middle]
+        if len(sealed) < start + OVERHEAD:
+            raise InvalidTag
         opened = self._opened.get(first)
         if opened is None:
-            if len(sealed) < start + OVERHEAD:
-                raise InvalidTag
             if len(self._opened) >= _KEPT:
                 self._opened.clear()
             opened = self._opened[first] = self._derive(first)

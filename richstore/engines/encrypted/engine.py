@@ -11,7 +11,7 @@ read; what is in front stays in order, what is behind does not.
 
 An old value under its own key would open as well. So there is a *ledger*: a sum of keyed hashes,
 one for each key and value that is stored, which every commit brings up to date (an incremental
-hash of a multiset: M. Bellare, D. Micciancio 1997; D. Clarke et al. 2003). `problems` computes it
+hash of a multiset: M. Bellare, D. Micciancio 1997; D. Clarke et al. 2003). `audit` computes it
 anew. A value, or several, put back to what they were, removed or doubled are found there; a whole
 file that was put back is not.
 
@@ -83,11 +83,15 @@ class _Keys:
         header: the header, opened.
         stored: the header as it is stored.
         hidden: for first bytes of keys that are encrypted: how many bytes stay in the clear.
+        records: first bytes of keys whose values are checked by the layers above.
     """
 
-    def __init__(self, header: Header, stored: bytes, hidden: Mapping[int, int]) -> None:
+    def __init__(
+        self, header: Header, stored: bytes, hidden: Mapping[int, int], records: frozenset[int]
+    ) -> None:
         self.header = header
         self.stored = stored
+        self.records = records
         self.hidden = hidden if header.names else {}
         self.generations = [_Generation(*one) for one in header.generations.items()]
         self.newest = self.generations[-1]
@@ -158,6 +162,15 @@ class _Keys:
                 f"the record {key!r} was changed, moved here, or written with another key"
             ) from None
 
+    def read(self, key: bytes, stored: bytes) -> bytes:
+        """As `open`; of a record that the layers above check, nothing: they say whose it is."""
+        try:
+            return self.open(key, stored)
+        except CorruptionError:
+            if key[0] in self.records:
+                return b""
+            raise
+
     def entry(self, name: bytes, stored: bytes) -> int:
         """Return what a stored value adds to the ledger."""
         generation = self._by_number.get(stored[:1])
@@ -191,11 +204,11 @@ class _Reading:
             if stored is None:
                 return None
             kept = keys.kept.get(key)
-            return kept.value if kept and kept.stored == stored else keys.open(key, stored)
+            return kept.value if kept and kept.stored == stored else keys.read(key, stored)
         for name in keys.names(key):
             stored = self._txn.get(name)
             if stored is not None:
-                return keys.open(key, stored)
+                return keys.read(key, stored)
         return None
 
     def scan(
@@ -209,10 +222,19 @@ class _Reading:
 
     def _items(self, items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         keys = self._keys
+        foreign: CorruptionError | None = None
         for name, stored in items:
-            if name not in _OWN:
+            if name in _OWN:
+                continue
+            try:
                 key = keys.key(name, stored)
-                yield key, keys.open(key, stored)
+            except CorruptionError as error:
+                # whoever put it there shall not keep the rest from being read
+                foreign = error
+                continue
+            yield key, keys.read(key, stored)
+        if foreign is not None:
+            raise foreign
 
 
 class EncryptedReadTransaction(_Reading):
@@ -354,6 +376,8 @@ class EncryptedEngine:
         secret: what the user has given.
         names: whether the names of keys are to be encrypted, if it is empty.
         hidden: for first bytes of keys that are secret too: how many bytes stay in the clear.
+        records: first bytes of keys whose values are checked by the layers above, which say whose
+            they are: there, what does not open reads as nothing.
         outside: keys that are not in the ledger, as it does no harm when they are put back.
         often: keys that nearly every commit reads and writes.
 
@@ -368,6 +392,7 @@ class EncryptedEngine:
         *,
         names: bool,
         hidden: Mapping[int, int],
+        records: frozenset[int] = frozenset(),
         outside: frozenset[bytes] = frozenset(),
         often: frozenset[bytes] = frozenset(),
     ) -> None:
@@ -379,6 +404,7 @@ class EncryptedEngine:
         self.slow_commits: bool = getattr(below, "slow_commits", False)
         self.ledger = _Ledger(-1, 0)
         self._hidden = hidden
+        self._records = records
         self._secret = secret
         self._lock = threading.Lock()
         self._names = names
@@ -408,6 +434,7 @@ class EncryptedEngine:
             self._secret,
             names=names,
             hidden=self._hidden,
+            records=self._records,
             outside=self.outside,
             often=self.often,
         )
@@ -441,10 +468,11 @@ class EncryptedEngine:
         return replace(found, entries=max(0, found.entries - len(_OWN)))
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the file, with single records, and with the ledger."""
-        found = self.below.problems()
-        if found:
-            return found
+        """Return what is wrong with the file itself, below the records."""
+        return self.below.problems()
+
+    def audit(self) -> list[str]:
+        """Return a sentence for each record that is not authentic, and for the ledger."""
         view = self.below.read()
         try:
             return self._audit(view)
@@ -483,7 +511,7 @@ class EncryptedEngine:
                     )
                 if known is None:
                     header = Header.new(names=self._names)
-                    known = _Keys(header, header.pack(self._secret), self._hidden)
+                    known = self._made(header, header.pack(self._secret))
             elif known is None or known.stored != stored:
                 known = self._opened(stored, known, self._secret)
             self.latest = commit, known
@@ -492,13 +520,16 @@ class EncryptedEngine:
     def _opened(self, stored: bytes, known: _Keys | None, secret: Secret) -> _Keys:
         if known is not None and known.header.has_same_keys(stored):
             # only the user's key was changed, and this was opened with the one before
-            return _Keys(known.header, stored, self._hidden)
+            return self._made(known.header, stored)
         try:
             header = Header.unpack(stored, secret)
         except WrongKeyError as error:
             changed = "; its key was changed since this process opened it" if known else ""
             raise WrongKeyError(f"{self.path} cannot be opened: {error}{changed}") from None
-        return _Keys(header, stored, self._hidden)
+        return self._made(header, stored)
+
+    def _made(self, header: Header, stored: bytes) -> _Keys:
+        return _Keys(header, stored, self._hidden, self._records)
 
     def total(self, transaction: EncryptedWriteTransaction) -> int:
         """Return the sum of the ledger before a write transaction."""
@@ -508,7 +539,6 @@ class EncryptedEngine:
         return transaction.read_total()
 
     def _audit(self, view: ReadTransaction) -> list[str]:
-        """Return a sentence for each record that is not authentic, and for the ledger."""
         found: list[str] = []
         keys = self.keys(view, view.id)
         total = 0
