@@ -223,7 +223,7 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         gc.collect()
     assert not _open_files() - files, "the test left files open"
     for thread in set(threading.enumerate()) - threads:
-        thread.join(2)
+        thread.join(10)
         assert not thread.is_alive(), f"the test left {thread} running"
 
 
