@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -52,11 +52,6 @@ class Row:
     value: float
     samples: list[float] = field(default_factory=list)
 
-    def raw(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        digits = {"value": _short(self.value), "samples": [_short(each) for each in self.samples]}
-        return {**asdict(self), **digits}
-
 
 @dataclass(frozen=True)
 class Note:
@@ -86,10 +81,6 @@ class Cell:
     spent: float = 0.0
     found: dict[str, list[float]] = field(default_factory=dict)
     failed: bool = False
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 class Bench:

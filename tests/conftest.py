@@ -30,6 +30,7 @@ TINY = 64  # bytes: a page target at which nearly every container spreads over m
 if HERE not in sys.path:  # so that tests and their subprocesses import sample_classes by name
     sys.path.insert(0, HERE)
 
+from disks import small_disk  # noqa: E402, F401 - a fixture
 from document_places import place, proxied, proxy, s3, s3_server  # noqa: E402, F401 - fixtures
 
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -239,7 +240,7 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         gc.collect()
     assert not _open_files() - files, "the test left files open"
     for thread in set(threading.enumerate()) - threads:
-        thread.join(2)
+        thread.join(10)
         assert not thread.is_alive(), f"the test left {thread} running"
 
 

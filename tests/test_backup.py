@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check_store, child_environment
+from conftest import check_store
+from test_processes import Child
 
 import richstore
 
@@ -264,25 +265,16 @@ def test_a_file_that_another_process_has_open(tmp_path: Path, deleted: bool) -> 
     with richstore.open(path) as store:
         store["k"] = list(range(50))
         store.backup(tmp_path / "copy")
-    code = (
-        "import sys, richstore; store = richstore.open(sys.argv[1]); store['k'].append(1); "
-        "print(len(store['k']), flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=child_environment(),
-    )
+    other = Child(str(path))
     try:
-        assert other.stdout is not None and other.stdout.readline() == b"51\n"
+        other("store['k'].append(1)")
         if deleted:
             path.unlink()
         with pytest.raises(OSError, match="another process"):
             richstore.restore(tmp_path / "copy", path, replace=True)
         assert path.exists() is not deleted
     finally:
-        other.communicate(b"")
+        other.end()
     richstore.restore(tmp_path / "copy", path, replace=True)
     with richstore.open(path) as store:
         assert plain(store["k"]) == list(range(50))
@@ -298,22 +290,9 @@ def test_opening_a_file_whose_name_another_process_has_open(tmp_path: Path, repl
     with richstore.open(path) as store:
         store["k"] = list(range(50))
         store.backup(tmp_path / "copy")
-    code = (
-        "import sys, richstore; store = richstore.open(sys.argv[1]); "
-        "[(store['k'].append(1), print(len(store['k']), flush=True)) for _ in sys.stdin]"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=child_environment(),
-        text=True,
-        bufsize=1,
-    )
-    assert other.stdin is not None and other.stdout is not None
+    other = Child(str(path))
     try:
-        other.stdin.write("append\n")
-        assert other.stdout.readline() == "51\n"
+        other("store['k'].append(1)")
         with richstore.open(path, "r") as beside:
             assert len(beside["k"]) == 51
         if replaced:
@@ -323,10 +302,10 @@ def test_opening_a_file_whose_name_another_process_has_open(tmp_path: Path, repl
         for flag in "rwcn":
             with pytest.raises(OSError, match=r"another process|No such file"):
                 richstore.open(path, flag)
-        other.stdin.write("append\n")
-        assert other.stdout.readline() == "52\n"
+        other("store['k'].append(2)")
+        assert other("len(store['k'])") == 52
     finally:
-        other.communicate()
+        other.end()
     with richstore.open(path) as store:
         assert plain(store.get("k")) == (list(range(50)) if replaced else None)
         store["k"] = [0]

@@ -6,18 +6,16 @@ import errno
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check_store, child_environment, run_python
+from conftest import check_store, run_python
+from failing_calls import needs_strace, run_failing
 
 import richstore
 
 plain = richstore.plain
-STRACE = shutil.which("strace")
 
 
 def run(code: str, *arguments: Any) -> str:
@@ -259,37 +257,22 @@ def test_few_descriptors(tmp_path: Path) -> None:
 # --- read-only ---
 
 
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which can be made read-only."""
-    directory = tmp_path / "mounted"
-    directory.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(directory)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a file system cannot be mounted: that needs root")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
-
-
 @pytest.mark.parametrize("with_lock_file", [True, False])
-def test_a_read_only_file_system(mounted: Path, tmp_path: Path, with_lock_file: bool) -> None:
+def test_a_read_only_file_system(small_disk: Path, tmp_path: Path, with_lock_file: bool) -> None:
     """Flag "r" reads, verifies and makes backups; others are EROFS; it works when writable."""
-    path = mounted / "store"
+    path = small_disk / "store"
     with richstore.open(path) as store:
         store["rows"] = [[n] for n in range(3000)]
     if not with_lock_file:
-        (mounted / "store-lock").unlink()
-    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+        (small_disk / "store-lock").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     before = path.read_bytes()
     for flag in "wcn":
         with pytest.raises(OSError) as caught:
             richstore.open(path, flag)
         assert caught.value.errno == errno.EROFS and caught.value.filename == str(path)
     with pytest.raises(OSError) as caught:
-        richstore.open(mounted / "new")
+        richstore.open(small_disk / "new")
     assert caught.value.errno == errno.EROFS
     with richstore.open(path, "r") as store:
         assert plain(store["rows"]) == [[n] for n in range(3000)]
@@ -298,13 +281,13 @@ def test_a_read_only_file_system(mounted: Path, tmp_path: Path, with_lock_file: 
         with pytest.raises(richstore.ReadOnlyError):
             store["rows"].append(1)
         with pytest.raises(OSError) as caught:
-            store.backup(mounted / "copy")
+            store.backup(small_disk / "copy")
         assert caught.value.errno == errno.EROFS
     with pytest.raises(OSError) as caught:
         richstore.restore(tmp_path / "copy", path, replace=True)
     assert caught.value.errno == errno.EROFS
     assert path.read_bytes() == before
-    subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     with richstore.open(path, "w") as store:
         store["rows"].append(1)
         check_store(store)
@@ -392,7 +375,7 @@ print(failures, len(store["log"]), names)
 """
 
 
-@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize(
     ("call", "name", "words"),
     [
@@ -405,16 +388,7 @@ print(failures, len(store["log"]), names)
 def test_a_call_that_fails(tmp_path: Path, call: str, name: str, words: str) -> None:
     """A quota, a disk that became read-only, a sync that fails: told by its name, and got over."""
     path = tmp_path / "store"
-    command = [
-        str(STRACE), "-f", "-qq", "-o", "/dev/null",
-        "-e", f"trace={call}", "-e", f"inject={call}:error={name}:when=12+5",
-        sys.executable, "-c", HEAD + INJECTED, str(path), name,
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=child_environment(), check=False
-    )
-    if "ptrace" in done.stderr and "not permitted" in done.stderr:
-        pytest.skip("strace may not trace here")
+    done = run_failing(HEAD + INJECTED, path, name, call=call, error=name, when="12+5")
     assert done.returncode == 0, done.stderr[-2000:]
     failures, length, texts = done.stdout.split(maxsplit=2)
     assert int(failures) > 0 and words in texts, done.stdout
@@ -424,7 +398,7 @@ def test_a_call_that_fails(tmp_path: Path, call: str, name: str, words: str) -> 
         store["log"].append("goes on")
 
 
-@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize("call", ["pread64", "openat", "mmap"])
 def test_a_call_that_fails_while_opening(tmp_path: Path, call: str) -> None:
     """A read, open or map of the file that fails is EIO with its name; later it opens."""
@@ -445,16 +419,8 @@ for turn in range(12):
         assert content(store) == {"rows": [[n] for n in range(500)]}
 print(opened, failed)
 """
-    command = [
-        str(STRACE), "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-P", f"{path}-lock",
-        "-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when=1+7",
-        sys.executable, "-c", HEAD + code, str(path),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=child_environment(), check=False
-    )
-    if "ptrace" in done.stderr and "not permitted" in done.stderr:
-        pytest.skip("strace may not trace here")
+    only = (str(path), f"{path}-lock")
+    done = run_failing(HEAD + code, path, call=call, error="EIO", when="1+7", only=only)
     assert done.returncode == 0, done.stderr[-2000:]
     opened, failed = map(int, done.stdout.split())
     assert opened > 0 and failed > 0, done.stdout

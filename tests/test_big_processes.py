@@ -315,7 +315,10 @@ while True:
             del k["rows"][700:720]
             k["rows"].extend([k["n"], "e"] for _ in range(20))
 """)
-    time.sleep(0.8)
+    until = time.monotonic() + 30
+    while file_box.store["k"]["n"] <= 3 and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(0.3)
     child.process.kill()
     child.process.wait()
     for pipe in (child.process.stdin, child.process.stdout):

@@ -6,41 +6,23 @@ import errno
 import json
 import os
 import random
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import child_environment
 from crash_states import Disk
+from disks import MEGABYTE
+from failing_calls import needs_strace, run_failing
 from recording import Event, build, compiler, record
 
 import richstore
 
 plain = richstore.plain
-MEGABYTE = 1 << 20
 
 
 def names(directory: Path) -> set[str]:
     """Return what is in a directory, without locks."""
     return {path.name for path in directory.iterdir() if path.suffix != ".lock"}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system cannot be mounted: that needs root")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 @pytest.mark.parametrize("way", ["single change", "block", "commit"])
@@ -130,22 +112,13 @@ print(failures)
 """
 
 
-def run_failing(path: Path, way: str, call: str, when: str, fault: str = "none") -> str:
+def failures(path: Path, way: str, call: str, when: str, fault: str = "none") -> str:
     """Return how many changes failed when strace let calls fail, or what was wrong."""
-    command = [
-        "strace", "-f", "-qq", "-o", "/dev/null",
-        "-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}",
-        sys.executable, "-c", FAILING, str(path), way, "EIO", fault,
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=child_environment(), check=False
-    )
-    if "ptrace" in done.stderr and "not permitted" in done.stderr:
-        pytest.skip("strace may not trace here")
+    done = run_failing(FAILING, path, way, "EIO", fault, call=call, error="EIO", when=when)
     return done.stdout.strip() if done.returncode == 0 else done.stderr[-2000:]
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize("way", ["single change", "block", "commit"])
 @pytest.mark.parametrize("call", ["fsync", "rename", "write", "fchmod"])
 def test_a_failing_disk(
@@ -160,13 +133,13 @@ def test_a_failing_disk(
         whens = [str(n) for n in range(3, 12)]
     for when in whens:
         (tmp_path / when).mkdir()
-        assert run_failing(tmp_path / when / "state.json", way, call, when) == "1"
+        assert failures(tmp_path / when / "state.json", way, call, when) == "1"
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 def test_a_change_that_is_not_put_back_is_found(tmp_path: Path) -> None:
     """The check above fails when the sync of the directory fails and the new file stays."""
-    said = run_failing(tmp_path / "state.json", "block", "fsync", "4", "nothing is put back")
+    said = failures(tmp_path / "state.json", "block", "fsync", "4", "nothing is put back")
     assert "the file has changed" in said
 
 

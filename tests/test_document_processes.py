@@ -121,7 +121,7 @@ def test_who_dies_with_the_lock_does_not_block(tmp_path: Path) -> None:
         began = time.monotonic()
         with richstore.document(path, default=[], timeout=10) as document:
             document.value.append("mine")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
     assert json.loads(path.read_text()) == ["mine"]
 
 
@@ -153,7 +153,7 @@ def test_who_has_the_lock_and_does_not_end(tmp_path: Path, way: str) -> None:
                 document.update(lambda value: value.append("mine"))
             else:
                 document.delete()
-        assert 0.2 <= time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < 8
         assert document.value == before
         assert json.loads(path.read_text()) == ["first"]
         process.kill()

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import check_store, child_environment, run_python
+from conftest import check_store, run_python
+from disks import MEGABYTE
+from failing_calls import needs_strace, run_failing
 
 import richstore
 
 plain = richstore.plain
-MEGABYTE = 1 << 20
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of three megabytes."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(directory)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system cannot be mounted: that needs root")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 CHANGES = {
@@ -146,7 +128,7 @@ print(failures, len(store["log"]))
 """
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize("call", ["pwrite64", "pwritev", "fdatasync", "fsync"])
 @pytest.mark.parametrize("name", ["EIO", "ENOSPC"])
 def test_a_failing_disk(tmp_path: Path, call: str, name: str) -> None:
@@ -156,16 +138,7 @@ def test_a_failing_disk(tmp_path: Path, call: str, name: str) -> None:
         store["log"] = []
     seen = 0
     for when in ("3", "6+4"):
-        command = [
-            "strace", "-f", "-qq", "-o", "/dev/null",
-            "-e", f"trace={call}", "-e", f"inject={call}:error={name}:when={when}",
-            sys.executable, "-c", FAILING, str(path), "full",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=child_environment(), check=False
-        )
-        if "ptrace" in done.stderr and "not permitted" in done.stderr:
-            pytest.skip("strace may not trace here")
+        done = run_failing(FAILING, path, "full", call=call, error=name, when=when)
         assert done.returncode == 0, done.stderr[-2000:]
         failures, _ = map(int, done.stdout.split())
         seen += failures

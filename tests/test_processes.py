@@ -346,7 +346,7 @@ def test_lock_timeout_between_processes(file_box: Any) -> None:
         began = time.monotonic()
         with pytest.raises(RuntimeError, match=r"!LockTimeoutError.*0\.3"):
             child("store['k'].append(3)")
-        assert 0.2 < time.monotonic() - began < 3
+        assert 0.2 < time.monotonic() - began < 8
     child("store['k'].append(4)")
     child.end()
     assert file_box.store["k"] == [1, 2, 4]

@@ -97,7 +97,7 @@ def test_all_go_on_when_the_holder_is_killed(store: Any, children: Children) -> 
         child.answer()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     store.refresh()
     assert sorted(store["list"]) == [0, 1, 10, 11, 12]
     check_nothing_of_the_holder(store)
@@ -121,7 +121,7 @@ def test_holders_killed_one_after_the_other(tmp_path: Path, request: pytest.Fixt
                 kill(holder)
             began = time.monotonic()
             store["list"].append("next")
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
             assert store["list"] == ["next"]
             check_nothing_of_the_holder(store)
         finally:
@@ -147,11 +147,11 @@ def test_a_stopped_holder_keeps_its_lock(store: Any, children: Children) -> None
         began = time.monotonic()
         with pytest.raises(RuntimeError, match=r"!LockTimeoutError.*0\.3 s"):
             other("store['list'].append(1)")
-        assert 0.25 < time.monotonic() - began < 1.5
+        assert 0.25 < time.monotonic() - began < 8
     began = time.monotonic()
     with pytest.raises(richstore.LockTimeoutError), store.transaction(timeout=0.2):
         pass
-    assert 0.15 < time.monotonic() - began < 1.5
+    assert 0.15 < time.monotonic() - began < 8
     assert store["list"] == [], "reading does not wait"
     with store.snapshot() as view:
         assert view["gone"] == [1]
@@ -174,7 +174,7 @@ def test_a_stopped_waiter_keeps_nobody(store: Any, children: Children) -> None:
     began = time.monotonic()
     other("store['list'].append(2)")
     store["list"].append(3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     waiter.process.send_signal(signal.SIGCONT)
     waiter.answer()
     store.refresh()
@@ -222,7 +222,7 @@ def test_left_in_the_middle(store: Any, leave: str, code: int) -> None:
         store.path,
     )
     assert done.returncode == code, done.stderr
-    with store.transaction(timeout=0.5):
+    with store.transaction(timeout=5):
         store["list"].append(1)
     assert store["list"] == [1]
     check_nothing_of_the_holder(store)
@@ -237,11 +237,11 @@ def test_open_waits_no_longer_than_it_says(store: Any, children: Children) -> No
         "import sys, time, richstore\n"
         "began = time.monotonic()\n"
         "with richstore.open(sys.argv[1], timeout=0.3) as store: assert store['gone'] == [1]\n"
-        "assert time.monotonic() - began < 2\n"
+        "assert time.monotonic() - began < 8\n"
         "try:\n"
         "    richstore.open(sys.argv[1], 'n', timeout=0.3)\n"
         "except richstore.LockTimeoutError:\n"
-        "    print(0.25 < time.monotonic() - began < 3)\n"
+        "    print(0.25 < time.monotonic() - began < 16)\n"
     )
     done = run_python(code, store.path)
     assert done.stdout.strip() == "True", done.stderr

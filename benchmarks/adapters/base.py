@@ -104,7 +104,10 @@ class Adapter(abc.ABC):
         self.commit()
 
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
-        """Keep the present state readable for as long as a block runs."""
+        """Keep the present state readable for as long as a block runs.
+
+        Not abstract: a store that has none says why in `without`, and then nobody asks it.
+        """
         raise NotImplementedError(f"{self.name} has no snapshots")
 
     # --- values under keys ---

@@ -45,6 +45,7 @@ def test_fork_while_writing(engine: LmdbEngine) -> None:
     transaction, view = engine.write(None), engine.read()
     scan = view.scan(b"", None)
     transaction.put(b"parent", b"p")
+    gave_up, give_up = os.pipe()
 
     def child() -> None:
         for use in (
@@ -62,13 +63,18 @@ def test_fork_while_writing(engine: LmdbEngine) -> None:
         assert now(engine) == {b"a": b"1"}
         with pytest.raises(LockTimeoutError):
             engine.write(0.05)
+        os.write(give_up, b"!")
         written = engine.write(10.0)
         assert written.get(b"parent") == b"p"
         written.put(b"child", b"c")
         written.commit()
 
     pid = in_fork(child)
-    time.sleep(0.3)
+    os.close(give_up)
+    # nothing at all when the child has failed
+    os.read(gave_up, 1)
+    os.close(gave_up)
+    time.sleep(0.1)
     transaction.commit()
     assert wait(pid) == 0
     assert now(engine) == {b"a": b"1", b"parent": b"p", b"child": b"c"}

@@ -36,7 +36,7 @@ def test_lock_timeout(path: str, engine: LmdbEngine, other: Callable[..., Other]
         start = time.monotonic()
         with pytest.raises(LockTimeoutError, match=r"another process.*larger timeout") as caught:
             engine.write(timeout)
-        assert timeout <= time.monotonic() - start < timeout + 2
+        assert timeout <= time.monotonic() - start < timeout + 10
         assert path in str(caught.value)
     assert now(engine) == {}, "readers are not held up"
     process.do("t.put(b'a', b'1'); t.commit()")
@@ -52,9 +52,9 @@ def test_lock_becomes_free(
     """A writer that waits goes on when the other process has committed, and sees its writes."""
     process = other()
     process.do("t = e.write(None); t.put(b'a', b'1')")
-    process.tell("import time; time.sleep(0.3); t.commit()")
     with pytest.raises(LockTimeoutError):
         engine.write(0)
+    process.tell("import time; time.sleep(0.3); t.commit()")
     transaction = engine.write(timeout)
     assert transaction.get(b"a") == b"1" and transaction.id == 2
     transaction.abort()
@@ -129,12 +129,14 @@ def test_writer_of_this_process(engine: LmdbEngine) -> None:
     with pytest.raises(RuntimeError, match="this thread"):
         engine.write(1.0)
     outcome: list[object] = []
+    gave_up = threading.Event()
 
     def wait_for_it() -> None:
         try:
             engine.write(0.1)
         except LockTimeoutError as error:
             outcome.append(error)
+        gave_up.set()
         second = engine.write(None)
         outcome.append(second.get(b"a"))
         second.abort()
@@ -142,7 +144,7 @@ def test_writer_of_this_process(engine: LmdbEngine) -> None:
     thread = threading.Thread(target=wait_for_it)
     thread.start()
     transaction.put(b"a", b"1")
-    time.sleep(0.3)
+    assert gave_up.wait(10)
     transaction.commit()
     thread.join()
     assert isinstance(outcome[0], LockTimeoutError) and outcome[1] == b"1"
