@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from richstore.engines.base import HEADER_KEY, Engine, ReadTransaction
-from richstore.errors import WrongKeyError
+from richstore.errors import LockTimeoutError, WrongKeyError
 from richstore.pages import ENTRY, PAGE, SHARED
 from richstore.record import ROOT
-from richstore.tracker import COUNT_KEY, LOG_KEY
+from richstore.tracker import COUNT_KEY, LOG_KEY, Tracker
 
 if TYPE_CHECKING:
     from richstore.engines.encrypted import EncryptedEngine, Secret
 
-__all__ = ["audit", "check_key", "check_plain", "encrypted", "is_encrypted", "like", "secret_of"]
+__all__ = [
+    "audit",
+    "check_key",
+    "check_plain",
+    "encrypted",
+    "is_encrypted",
+    "like",
+    "rekey",
+    "secret_of",
+]
 
 # Of the keys of values, and of the entries of large dicts and sets (behind the container's number),
 # everything is secret; other keys of the engine are numbers of our own.
@@ -81,6 +92,49 @@ def audit(engine: Engine) -> list[str]:
     """Return what was done to the records of an encrypted engine without its key."""
     found: list[str] = engine.audit() if hasattr(engine, "audit") else []
     return found
+
+
+def rekey(
+    tracker: Tracker,
+    key: Any,
+    timeout: float | None,
+    *,
+    reencrypt: bool,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Change the key of a store; return how many records were written again."""
+    from richstore.engines.encrypted import EncryptedEngine, change_key, encrypt_anew
+
+    engine = tracker.engine
+    if not isinstance(engine, EncryptedEngine):
+        raise WrongKeyError(
+            f"{engine.path} is not encrypted, so it has no key to change; make a new store with "
+            f"key=…, and copy what is in this one into it"
+        )
+    secret = secret_of(key)
+
+    @contextmanager
+    def writing() -> Iterator[Any]:
+        if not tracker.writer.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(
+                f"another thread was writing to {engine.path} for more than {timeout} s"
+            )
+        try:
+            transaction = engine.write(timeout)
+            try:
+                yield transaction
+                transaction.commit()
+            finally:
+                transaction.abort()
+        finally:
+            tracker.writer.release()
+            if tracker.requests:
+                tracker.wake_next()
+
+    if reencrypt:
+        return encrypt_anew(engine, writing, secret, progress)
+    change_key(engine, writing, secret)
+    return 0
 
 
 def check_plain(view: ReadTransaction, path: str) -> None:

@@ -27,6 +27,7 @@ class Stats:
             before
             the first.
         commits: the number of commits in the life of the store.
+        rekeying: whether `rekey(reencrypt=True)` was begun and has not come to its end.
 
     Example:
         >>> import richstore
@@ -48,6 +49,7 @@ class Stats:
     cache_bytes: int
     cache_hit_rate: float | None
     commits: int
+    rekeying: bool
 
 
 def stats(tracker: Tracker) -> Stats:
@@ -75,4 +77,5 @@ def stats(tracker: Tracker) -> Stats:
         cache_bytes=tracker.recent_size,
         cache_hit_rate=tracker.hits / accesses if accesses else None,
         commits=found.commits,
+        rekeying=not getattr(engine, "is_clean", True),
     )

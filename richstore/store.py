@@ -19,7 +19,15 @@ from typing import Any, TypeVar, overload
 from richstore.codec import records
 from richstore.codec.policy import ANY
 from richstore.copying import copy_file
-from richstore.encryption import audit, check_key, check_plain, encrypted, is_encrypted, secret_of
+from richstore.encryption import (
+    audit,
+    check_key,
+    check_plain,
+    encrypted,
+    is_encrypted,
+    rekey,
+    secret_of,
+)
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
@@ -173,7 +181,15 @@ def _tracker_of(
     if isinstance(known, Tracker) and not known.closed:
         check_key(known.engine, key)
         return known
-    tracker = _new_tracker(_encrypted(file, key, encrypt_keys), cache_size)
+    engine: Any = file.shared.get("encrypted")
+    if engine is not None:
+        check_key(engine, key)
+    else:
+        engine = _encrypted(file, key, encrypt_keys)
+        if is_encrypted(engine):
+            # one for all handles, so that all know of another key
+            file.shared["encrypted"] = engine
+    tracker = _new_tracker(engine, cache_size)
     tracker.readonly = flag == "r"
     file.shared[name] = tracker
     return tracker
@@ -657,6 +673,42 @@ class Store(Reading, MutableMapping[Any, Any]):
             raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
         finish = _compact_file if compact else None
         return copy_file(self._tracker.engine, path, replace=replace, compact=finish)
+
+    def rekey(
+        self,
+        key: bytes | Passphrase | Callable[[], bytes | Passphrase],
+        *,
+        reencrypt: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Change the key of the store; others may go on reading and writing meanwhile.
+
+        Without `reencrypt` it takes one commit: nobody can open the store with the old key any
+        more. Data stays encrypted with the same data key, so who has both the old key and a copy
+        of the file from before, or looks into its free pages, can still read it.
+
+        With `reencrypt` everything is written again with a new data key, free pages are
+        overwritten, and nothing in the file can be read with the old key. Processes that have
+        opened the store with the old key get `WrongKeyError`. When it is killed, the store is
+        whole and has the new key; `stats().rekeying` says that it is to be called again.
+
+        Args:
+            key: the new key, as for `open`.
+            reencrypt: whether to encrypt everything anew.
+            progress: is told the records and bytes so far, now and then.
+
+        Returns:
+            How many records were written again.
+
+        Raises:
+            WrongKeyError: the store is not encrypted.
+            LockTimeoutError: another writer did not finish in time.
+            RichStoreError: open snapshots keep old pages in the file; call it again without them.
+            RuntimeError: the caller is inside a transaction.
+        """
+        self._outside("rekey")
+        self._check_writable()
+        return rekey(self._tracker, key, self._timeout, reencrypt=reencrypt, progress=progress)
 
     def stats(self) -> Stats:
         """Return figures on the store, its file and this process's cache; safe at any time."""

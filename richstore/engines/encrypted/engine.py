@@ -24,7 +24,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -44,6 +46,8 @@ __all__ = ["EncryptedEngine"]
 
 _LEDGER_KEY: Final = b"\x00ledger"
 _OWN: Final = (HEADER_KEY, _LEDGER_KEY)
+SCRUB: Final = b"\x00scrub"
+"""What stands for free pages while they are overwritten begins with this; see `rekeying`."""
 # How many names are kept.
 _NAMES: Final = 4096
 _SUM: Final = 32
@@ -224,7 +228,7 @@ class _Reading:
         keys = self._keys
         foreign: CorruptionError | None = None
         for name, stored in items:
-            if name in _OWN:
+            if _is_own(name):
                 continue
             try:
                 key = keys.key(name, stored)
@@ -235,6 +239,10 @@ class _Reading:
             yield key, keys.read(key, stored)
         if foreign is not None:
             raise foreign
+
+
+def _is_own(name: bytes) -> bool:
+    return name in _OWN or name.startswith(SCRUB)
 
 
 class EncryptedReadTransaction(_Reading):
@@ -356,6 +364,62 @@ class EncryptedWriteTransaction(_Reading):
             total = self._total.to_bytes(_SUM)
             self._txn.put(_LEDGER_KEY, self._keys.seal(_LEDGER_KEY, total))
 
+    # --- for `rekeying` ---
+
+    @property
+    def header(self) -> Header:
+        """The header that it writes with."""
+        return self._keys.header
+
+    def write_header(self, header: Header) -> None:
+        """Store a header, and write with its keys."""
+        self._keys = self._engine.packed(header)
+        self._txn.put(HEADER_KEY, self._keys.stored)
+        # the ledger is encrypted with the newest data key as well
+        self._note(0)
+
+    def rewrite(self, start: bytes, records: int, size: int) -> tuple[bytes | None, int, int]:
+        """Write again what older data keys have encrypted, from a name of the engine below on.
+
+        Args:
+            start: the name.
+            records: the most that are looked at.
+            size: bytes after which no more are looked at.
+
+        Returns:
+            The name to go on from, None at the end; how many were written again, and their bytes.
+        """
+        keys = self._keys
+        taken = 0
+        old: list[tuple[bytes, bytes]] = []
+        name: bytes | None = None
+        for seen, (name, stored) in enumerate(self._txn.scan(start, None)):
+            if seen >= records or taken >= size:
+                break
+            taken += len(stored)
+            if not _is_own(name) and stored[:1] != keys.newest.number:
+                old.append((name, stored))
+        else:
+            name = None
+        written = 0
+        for place, stored in old:
+            key = keys.key(place, stored)
+            value = keys.open(key, stored)
+            self.put(key, value)
+            written += len(value)
+        return name, len(old), written
+
+    def put_below(self, items: list[tuple[bytes, bytes]]) -> None:
+        """Store items in the engine below as they are."""
+        self._txn.put_many(items)
+
+    def delete_below(self, front: bytes, count: int) -> int:
+        """Delete keys of the engine below that begin alike; return how many, `count` at most."""
+        found = [name for name, _ in islice(self._txn.scan(front, front + b"\xff"), count)]
+        for name in found:
+            self._txn.delete(name)
+        return len(found)
+
     def commit(self) -> None:
         """Make the writes durable as the engine below does, visible at once, and end."""
         self.write_total()
@@ -446,8 +510,34 @@ class EncryptedEngine:
             stored = view.get(HEADER_KEY)
         finally:
             view.close()
-        if stored is not None:
-            self._opened(stored, None, secret)
+        if stored is None:
+            # nothing was written yet, or all was removed: it will be with these keys
+            stored = self.latest[1].stored
+        self._opened(stored, None, secret)
+
+    @contextmanager
+    def changing(self, secret: Secret) -> Iterator[None]:
+        """Let headers be written for another secret, from here on if nothing goes wrong."""
+        before, self._secret = self._secret, secret
+        try:
+            yield
+        except BaseException:
+            self._secret = before
+            raise
+
+    def packed(self, header: Header) -> _Keys:
+        """Return the keys of a header, packed for the secret."""
+        return self._made(header, header.pack(self._secret))
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no change of the data keys is unfinished."""
+        view = self.read()
+        try:
+            keys: _Keys = self.latest[1]
+            return keys.header.is_clean and not keys.older
+        finally:
+            view.close()
 
     def read(self) -> EncryptedReadTransaction:
         """Begin a read transaction on the latest committed state."""
@@ -511,7 +601,7 @@ class EncryptedEngine:
                     )
                 if known is None:
                     header = Header.new(names=self._names)
-                    known = self._made(header, header.pack(self._secret))
+                    known = self.packed(header)
             elif known is None or known.stored != stored:
                 known = self._opened(stored, known, self._secret)
             self.latest = commit, known
@@ -545,7 +635,7 @@ class EncryptedEngine:
         stored_total = None
         for name, stored in view.scan(b"\0", None):
             try:
-                if name == HEADER_KEY:
+                if name == HEADER_KEY or name.startswith(SCRUB):
                     continue
                 key = keys.key(name, stored)
                 value = keys.open(key, stored)

@@ -110,14 +110,24 @@ class Header:
             none can be moved between stores.
         names: whether the names of keys are encrypted.
         generations: the data keys by generation, the newest last.
+        is_clean: whether nothing in the file is encrypted with data keys of before, free pages
+            included.
     """
 
-    __slots__ = ("generations", "identity", "names")
+    __slots__ = ("generations", "identity", "is_clean", "names")
 
-    def __init__(self, identity: bytes, generations: dict[int, bytes], *, names: bool) -> None:
+    def __init__(
+        self,
+        identity: bytes,
+        generations: dict[int, bytes],
+        *,
+        names: bool,
+        is_clean: bool = True,
+    ) -> None:
         self.identity = identity
         self.generations = generations
         self.names = names
+        self.is_clean = is_clean
 
     def __repr__(self) -> str:
         return f"<Header {self.identity.hex()}>"
@@ -133,6 +143,7 @@ class Header:
             "version": _VERSION,
             "identity": self.identity.hex(),
             "names": self.names,
+            "clean": self.is_clean,
             "kdf": secret.parameters(),
             "generations": list(self.generations),
             "digest": self._digest(),
@@ -156,7 +167,12 @@ class Header:
             opened = Cipher(secret.key(shown["kdf"])).open(sealed, _MAGIC + _json(shown))
             keys = [opened[at : at + KEY_SIZE] for at in range(0, len(opened), KEY_SIZE)]
             generations = dict(zip(shown["generations"], keys, strict=True))
-            made = cls(bytes.fromhex(shown["identity"]), generations, names=shown["names"])
+            made = cls(
+                bytes.fromhex(shown["identity"]),
+                generations,
+                names=shown["names"],
+                is_clean=shown["clean"],
+            )
         except InvalidTag:
             raise WrongKeyError(
                 "it was encrypted with another key (or the header that says how was damaged)"
@@ -189,7 +205,7 @@ def new_generation(header: Header) -> Header:
     while number in header.generations:
         number = number % 255 + 1
     generations = {**header.generations, number: os.urandom(KEY_SIZE)}
-    return Header(header.identity, generations, names=header.names)
+    return Header(header.identity, generations, names=header.names, is_clean=False)
 
 
 def _shown(stored: bytes) -> dict[str, Any]:
