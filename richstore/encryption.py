@@ -114,25 +114,30 @@ def rekey(
     secret = secret_of(key)
 
     @contextmanager
-    def writing() -> Iterator[Any]:
+    def alone() -> Iterator[None]:
         if not tracker.writer.acquire(timeout=-1 if timeout is None else timeout):
             raise LockTimeoutError(
                 f"another thread was writing to {engine.path} for more than {timeout} s"
             )
         try:
+            yield
+        finally:
+            tracker.writer.release()
+            if tracker.requests:
+                tracker.wake_next()
+
+    @contextmanager
+    def writing() -> Iterator[Any]:
+        with alone():
             transaction = engine.write(timeout)
             try:
                 yield transaction
                 transaction.commit()
             finally:
                 transaction.abort()
-        finally:
-            tracker.writer.release()
-            if tracker.requests:
-                tracker.wake_next()
 
     if reencrypt:
-        return encrypt_anew(engine, writing, secret, progress)
+        return encrypt_anew(engine, writing, alone, secret, timeout, progress)
     change_key(engine, writing, secret)
     return 0
 

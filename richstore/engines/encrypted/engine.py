@@ -26,7 +26,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -46,8 +45,6 @@ __all__ = ["EncryptedEngine"]
 
 _LEDGER_KEY: Final = b"\x00ledger"
 _OWN: Final = (HEADER_KEY, _LEDGER_KEY)
-SCRUB: Final = b"\x00scrub"
-"""What stands for free pages while they are overwritten begins with this; see `rekeying`."""
 # How many names are kept.
 _NAMES: Final = 4096
 _SUM: Final = 32
@@ -228,7 +225,7 @@ class _Reading:
         keys = self._keys
         foreign: CorruptionError | None = None
         for name, stored in items:
-            if _is_own(name):
+            if name in _OWN:
                 continue
             try:
                 key = keys.key(name, stored)
@@ -239,10 +236,6 @@ class _Reading:
             yield key, keys.read(key, stored)
         if foreign is not None:
             raise foreign
-
-
-def _is_own(name: bytes) -> bool:
-    return name in _OWN or name.startswith(SCRUB)
 
 
 class EncryptedReadTransaction(_Reading):
@@ -397,7 +390,7 @@ class EncryptedWriteTransaction(_Reading):
             if seen >= records or taken >= size:
                 break
             taken += len(stored)
-            if not _is_own(name) and stored[:1] != keys.newest.number:
+            if name not in _OWN and stored[:1] != keys.newest.number:
                 old.append((name, stored))
         else:
             name = None
@@ -409,23 +402,15 @@ class EncryptedWriteTransaction(_Reading):
             written += len(value)
         return name, len(old), written
 
-    def put_below(self, items: list[tuple[bytes, bytes]]) -> None:
-        """Store items in the engine below as they are."""
-        self._txn.put_many(items)
-
-    def delete_below(self, front: bytes, count: int) -> int:
-        """Delete keys of the engine below that begin alike; return how many, `count` at most."""
-        found = [name for name, _ in islice(self._txn.scan(front, front + b"\xff"), count)]
-        for name in found:
-            self._txn.delete(name)
-        return len(found)
-
     def commit(self) -> None:
         """Make the writes durable as the engine below does, visible at once, and end."""
         self.write_total()
         self._txn.commit()
+        engine = self._engine
         if self._total is not None:
-            self._engine.ledger = _Ledger(self.id, self._total)
+            engine.ledger = _Ledger(self.id, self._total)
+            if self._keys is not engine.latest[1]:
+                engine.latest = self.id, self._keys
 
     def abort(self) -> None:
         """Forget the writes and end; calling it after the end does nothing."""
@@ -610,7 +595,7 @@ class EncryptedEngine:
     def _opened(self, stored: bytes, known: _Keys | None, secret: Secret) -> _Keys:
         if known is not None and known.header.has_same_keys(stored):
             # only the user's key was changed, and this was opened with the one before
-            return self._made(known.header, stored)
+            return self._made(known.header.as_in(stored), stored)
         try:
             header = Header.unpack(stored, secret)
         except WrongKeyError as error:
@@ -635,7 +620,7 @@ class EncryptedEngine:
         stored_total = None
         for name, stored in view.scan(b"\0", None):
             try:
-                if name == HEADER_KEY or name.startswith(SCRUB):
+                if name == HEADER_KEY:
                     continue
                 key = keys.key(name, stored)
                 value = keys.open(key, stored)

@@ -188,6 +188,11 @@ class Header:
         digest = _shown(stored).get("digest")
         return isinstance(digest, str) and hmac.compare_digest(digest, self._digest())
 
+    def as_in(self, stored: bytes) -> Header:
+        """Return this header with what a stored one, which has the same data keys, says of it."""
+        is_clean = _shown(stored).get("clean") is True
+        return Header(self.identity, self.generations, names=self.names, is_clean=is_clean)
+
     def _digest(self) -> str:
         """Return what tells sets of data keys apart, and nothing about them."""
         keys = b"".join(self.generations.values())

@@ -7,19 +7,19 @@ after each of which the store is whole, so it may be killed at any moment and be
    with that data key, and who has the old key of the user is shut out;
 2. what older data keys have encrypted is written again, some records at a time;
 3. a header with the newest data key alone;
-4. the free pages of the file, where the old header and old records still lie, are overwritten;
+4. free pages, and gaps in others, where old headers and old records still lie, are overwritten;
 5. a header that says that all is done.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from itertools import islice
+from typing import Any
 
 from richstore.engines.base import Engine
 from richstore.engines.encrypted.engine import (
-    SCRUB,
     EncryptedEngine,
     EncryptedWriteTransaction,
 )
@@ -31,12 +31,6 @@ __all__ = ["change_key", "encrypt_anew"]
 # Records, and bytes, that are written again in one commit.
 _RECORDS = 500
 _BYTES = 1 << 20
-# Pages that are overwritten in one commit.
-_PAGES = 10_000
-# Commits after which pages that were freed may be used again, with some to spare.
-_RIPEN = 4
-# Bytes of a page of LMDB that a large value does not get.
-_PAGE_HEAD = 16
 
 Writing = Callable[[], AbstractContextManager[EncryptedWriteTransaction]]
 """Begins a write transaction, and commits it at the end of the block."""
@@ -51,10 +45,20 @@ def change_key(engine: EncryptedEngine, writing: Writing, secret: Secret) -> Non
 def encrypt_anew(
     engine: EncryptedEngine,
     writing: Writing,
+    alone: Callable[[], AbstractContextManager[None]],
     secret: Secret,
+    timeout: float | None,
     progress: Callable[[int, int], None] | None,
 ) -> int:
     """Let another key open the store, and leave nothing in the file that the old one opens.
+
+    Args:
+        engine: the engine.
+        writing: begins a write transaction.
+        alone: keeps other threads from writing.
+        secret: what the user has given as the new key.
+        timeout: seconds to wait for a writer of another process.
+        progress: is told the records and bytes so far.
 
     Returns:
         How many records were written again.
@@ -72,7 +76,8 @@ def encrypt_anew(
             progress(records, size)
     with writing() as transaction:
         transaction.write_header(_newest_alone(transaction.header, is_clean=False))
-    _overwrite_free_pages(engine.below, writing)
+    with alone():
+        _overwrite_unused(engine.below, timeout)
     with writing() as transaction:
         transaction.write_header(_newest_alone(transaction.header, is_clean=True))
     return records
@@ -93,33 +98,17 @@ def _rewrite_all(writing: Writing) -> Iterator[tuple[int, int]]:
         yield records, size
 
 
-def _overwrite_free_pages(below: Engine, writing: Writing) -> None:
-    """Overwrite the free pages of a file, by storing zeros in all of them and deleting these."""
-    found = below.stats()
-    if found.pages is None or found.page_size is None:
+def _overwrite_unused(below: Engine, timeout: float | None) -> None:
+    """Overwrite what nobody can read any more, where the engine below has a file."""
+    overwrite: Any = getattr(below, "overwrite_unused", None)
+    if overwrite is None:
         return
-    _remove_zeros(writing)
-    for _ in range(_RIPEN):
-        with writing() as transaction:
-            transaction.write_header(transaction.header)
-    found = below.stats()
-    if found.readers or found.pages_pinned:
+    try:
+        overwrite(timeout)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
         raise RichStoreError(
-            f"{below.path} is encrypted anew, and old pages could not be overwritten: snapshots or "
-            f"loops, of this process or another, still read them; close these, and call rekey "
-            f"again"
-        )
-    zeros = bytes((found.page_size or 0) - _PAGE_HEAD)
-    left = (found.pages_free or 0) + _RIPEN
-    names = (SCRUB + number.to_bytes(8) for number in range(left))
-    while part := list(islice(names, _PAGES)):
-        with writing() as transaction:
-            transaction.put_below([(name, zeros) for name in part])
-    _remove_zeros(writing)
-
-
-def _remove_zeros(writing: Writing) -> None:
-    removed = 1
-    while removed:
-        with writing() as transaction:
-            removed = transaction.delete_below(SCRUB, _PAGES)
+            f"{below.path} is encrypted anew, and old pages could not be overwritten: "
+            f"{error.strerror}; close these, and call rekey again"
+        ) from error

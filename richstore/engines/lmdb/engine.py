@@ -56,6 +56,8 @@ from richstore.engines.lmdb.environment import (
     open_environment,
     translate,
 )
+from richstore.engines.lmdb.pages import oldest_reader
+from richstore.engines.lmdb.scrubbing import overwrite_unused
 from richstore.engines.lmdb.stats import collect
 from richstore.engines.lmdb.structure import structure_problems
 from richstore.engines.lmdb.transactions import (
@@ -269,6 +271,24 @@ class LmdbEngine:
             except lmdb.Error as error:
                 raise self.translate(error) from error
 
+    def overwrite_unused(self, timeout: float | None) -> None:
+        """Overwrite what is in the file and belongs to no state: free pages, and gaps in others.
+
+        Raises:
+            OSError: with EBUSY: readers, of this process or another, still need free pages.
+        """
+        timeout = self._prepare_write(_get_ident(), timeout)
+        # what it commits to is not to be needed by the state before that
+        for _ in range(2):
+            self._empty_commit(timeout)
+        wait_for_lock(self.fd, self._path, timeout)
+        try:
+            with self._lock:
+                self._open_without_readers()
+                overwrite_unused(self.fd)
+        finally:
+            _flock(self.fd, _UNLOCK)
+
     def reopen_after_fork(self) -> None:
         """Open the file again in the child of a fork; does nothing if that has been done."""
         with self._lock:
@@ -411,6 +431,46 @@ class LmdbEngine:
                 return begin()
             except lmdb.Error as again:
                 raise self.translate(again) from again
+
+    def _empty_commit(self, timeout: float | None) -> None:
+        """Commit a change that is none."""
+        transaction = self.write(timeout)
+        try:
+            name, value = next(transaction.scan(b"", None))
+            transaction.put(name, value)
+            transaction.commit()
+        finally:
+            transaction.abort()
+
+    def _open_without_readers(self) -> None:
+        """Open the environment again, which frees its memory, at a moment without readers."""
+        env = self._env
+        assert env is not None
+        self.begin = self._begin_while_growing
+        try:
+            deadline = time.monotonic() + _PATIENCE
+            env.reader_check()
+            while self._needs_old_pages(env) and time.monotonic() < deadline:
+                time.sleep(0.0005)
+            if self._needs_old_pages(env):
+                raise OSError(
+                    errno.EBUSY,
+                    "snapshots or loops, of this process or another, still read old pages",
+                    self._path,
+                )
+            size = env.info()["map_size"]
+            env.close()
+            self._env = None
+            self.begin = self._begin_without_environment
+            self._open_environment([size])
+        finally:
+            if self._env is env:
+                self.begin = env.begin
+
+    def _needs_old_pages(self, env: lmdb.Environment) -> bool:
+        """Tell whether a reader is on a state before the last two, or is of this process."""
+        oldest = oldest_reader(env.readers()).commit
+        return bool(self.readers) or (oldest is not None and oldest < env.info()["last_txnid"] - 1)
 
     def _begin_anew(self) -> None:
         """Open the environment again: LMDB refuses to go on with one whose head was not written.

@@ -19,23 +19,37 @@ from dataclasses import dataclass
 
 from richstore.errors import CorruptionError
 
-__all__ = ["FreePages", "OldestReader", "count_free_pages", "missing_pages", "oldest_reader"]
+__all__ = [
+    "FAR",
+    "HEADER",
+    "LEAF",
+    "NODE",
+    "NO_PAGE",
+    "WORD",
+    "FreePages",
+    "Head",
+    "OldestReader",
+    "count_free_pages",
+    "heads",
+    "missing_pages",
+    "oldest_reader",
+]
 
 # page: number, pad, flags, end of the node offsets, start of the nodes (or pages of an overflow)
-_HEADER = struct.Struct("=QHHHH")
-_LEAF = 0x02
+HEADER = struct.Struct("=QHHHH")
+LEAF = 0x02
 # node: low and high half of the size of the value (of the number of the page below), flags, size
 # of the key
-_NODE = struct.Struct("=HHHH")
-_FAR = 0x01
-_WORD = struct.Struct("=Q")
+NODE = struct.Struct("=HHHH")
+FAR = 0x01
+WORD = struct.Struct("=Q")
 # meta: magic number, version, address, size of the map, then two of these trees, free and main,
 # the last page, the commit
-_META = struct.Struct("=IIQQ")
+META = struct.Struct("=IIQQ")
 # tree: pad, flags, depth, branch pages, leaf pages, overflow pages, entries, root
-_TREE = struct.Struct("=IHHQQQQQ")
-_TAIL = struct.Struct("=QQ")
-_NO_PAGE = (1 << 64) - 1
+TREE = struct.Struct("=IHHQQQQQ")
+TAIL = struct.Struct("=QQ")
+NO_PAGE = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +90,41 @@ def count_free_pages(fd: int, page_size: int, commit: int) -> FreePages | None:
         return None
     # commits write to the two pages in turn
     meta = os.pread(fd, page_size, commit % 2 * page_size)
-    place = _HEADER.size + _META.size
-    free = _TREE.unpack_from(meta, place)
-    main = _TREE.unpack_from(meta, place + _TREE.size)
-    last_page, number = _TAIL.unpack_from(meta, place + 2 * _TREE.size)
+    place = HEADER.size + META.size
+    free = TREE.unpack_from(meta, place)
+    main = TREE.unpack_from(meta, place + TREE.size)
+    last_page, number = TAIL.unpack_from(meta, place + 2 * TREE.size)
     if number != commit:
         return None
     freed: dict[int, int] = {}
-    waiting = [] if free[-1] == _NO_PAGE else [free[-1]]
+    waiting = [] if free[-1] == NO_PAGE else [free[-1]]
     for freed_by, _, count in _lists(fd, page_size, waiting, last_page):
         freed[freed_by] = count
     return FreePages(commit, last_page, main[-2], freed)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One of the two heads of a file: where the state after a commit is."""
+
+    commit: int
+    last_page: int
+    free_root: int
+    main_root: int
+
+
+def heads(fd: int) -> tuple[int, list[Head]]:
+    """Return the size of a page, and the two heads of a file."""
+    place = HEADER.size + META.size
+    # the size of a page is where other trees have a pad
+    page_size: int = TREE.unpack_from(os.pread(fd, 512, 0), place)[0]
+    found = []
+    for at in (0, page_size):
+        head = os.pread(fd, 512, at)
+        last_page, commit = TAIL.unpack_from(head, place + 2 * TREE.size)
+        free, main = (TREE.unpack_from(head, place + skip)[-1] for skip in (0, TREE.size))
+        found.append(Head(commit, last_page, free, main))
+    return page_size, found
 
 
 def missing_pages(fd: int) -> int:
@@ -99,17 +137,11 @@ def missing_pages(fd: int) -> int:
     """
     if struct.calcsize("P") != 8:
         return 0
-    place = _HEADER.size + _META.size
-    # the size of a page is where other trees have a pad
-    page_size = _TREE.unpack_from(os.pread(fd, 512, 0), place)[0]
-    heads = []
-    for at in (0, page_size):
-        head = os.pread(fd, 512, at)
-        last_page, commit = _TAIL.unpack_from(head, place + 2 * _TREE.size)
-        heads.append((commit, last_page, _TREE.unpack_from(head, place)[-1]))
-    _, last_page, root = max(heads)
+    page_size, states = heads(fd)
+    last = max(states, key=lambda state: state.commit)
+    last_page, root = last.last_page, last.free_root
     missing = set(range(os.fstat(fd).st_size // page_size, last_page + 1))
-    waiting = [] if root == _NO_PAGE or not missing else [root]
+    waiting = [] if root == NO_PAGE or not missing else [root]
     for _, start, count in _lists(fd, page_size, waiting, last_page):
         missing.difference_update(struct.unpack(f"={count}Q", os.pread(fd, 8 * count, start)))
     return len(missing)
@@ -134,22 +166,22 @@ def _walk(fd: int, page_size: int, waiting: list[int]) -> Iterator[tuple[int, in
     """Take a page of the tree of free pages: yield the lists on it, note the pages below it."""
     number = waiting.pop()
     page = os.pread(fd, page_size, number * page_size)
-    _, _, flags, lower, _ = _HEADER.unpack_from(page)
-    count = (lower - _HEADER.size) // 2
-    for place in struct.unpack_from(f"={count}H", page, _HEADER.size):
-        low, high, node_flags, key_size = _NODE.unpack_from(page, place)
+    _, _, flags, lower, _ = HEADER.unpack_from(page)
+    count = (lower - HEADER.size) // 2
+    for place in struct.unpack_from(f"={count}H", page, HEADER.size):
+        low, high, node_flags, key_size = NODE.unpack_from(page, place)
         if sys.byteorder == "big":
             low, high = high, low
-        if not flags & _LEAF:
+        if not flags & LEAF:
             waiting.append(low | high << 16 | node_flags << 32)
             continue
-        (commit,) = _WORD.unpack_from(page, place + _NODE.size)
+        (commit,) = WORD.unpack_from(page, place + NODE.size)
         # the value is a list of numbers, and begins with how many they are
-        start = number * page_size + place + _NODE.size + key_size
-        if node_flags & _FAR:
-            (far,) = _WORD.unpack_from(page, place + _NODE.size + key_size)
-            start = far * page_size + _HEADER.size
-        (size,) = _WORD.unpack(os.pread(fd, 8, start))
+        start = number * page_size + place + NODE.size + key_size
+        if node_flags & FAR:
+            (far,) = WORD.unpack_from(page, place + NODE.size + key_size)
+            start = far * page_size + HEADER.size
+        (size,) = WORD.unpack(os.pread(fd, 8, start))
         yield commit, start + 8, size
 
 
