@@ -1,5 +1,6 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from richstore.codec.sealed import Sealed
 from richstore.copying import restore
 from richstore.documents import Document, document
 from richstore.errors import (
@@ -39,6 +40,7 @@ __all__ = [
     "ReadOnlyError",
     "Report",
     "RichStoreError",
+    "Sealed",
     "Snapshot",
     "Stats",
     "Store",

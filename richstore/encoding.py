@@ -301,6 +301,7 @@ def _pickler(
     free = record.tracker.picklers
     pickler = free.pop() if free else stream.RecordPickler()
     pickler.record = record if transaction.shared else None
+    pickler.seals = record.tracker.seals
     pickler.begin(memo)
     return pickler
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from richstore.codec.policy import ClassPolicy
+from richstore.codec.sealed import Sealed
 from richstore.engines.base import ReadTransaction
 from richstore.errors import ClosedError
 from richstore.mapping import Range, Reading, name_of
@@ -48,12 +49,15 @@ class Snapshot(Reading):
         transaction: ReadTransaction,
         classes: ClassPolicy,
         max_age: float | None = None,
+        *,
+        reveal: bool = False,
     ) -> None:
         self._path = path
         self._transaction = transaction
         self._max_age = max_age
         self._expired = False
         self._classes = classes
+        self._reveal = reveal
         self._values: dict[bytes, Any] = {}
         self._view = FrozenView(transaction, frozen_value, classes)
         self._lock = threading.RLock()
@@ -82,7 +86,7 @@ class Snapshot(Reading):
                 if stored is None:
                     return _MISSING
                 found = self._values.setdefault(name, frozen_value(self._view, name, stored))
-        return found
+        return found.reveal() if self._reveal and type(found) is Sealed else found
 
     def __contains__(self, key: object) -> bool:
         with self._lock:

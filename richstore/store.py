@@ -18,6 +18,7 @@ from typing import Any, TypeVar, overload
 
 from richstore.codec import records
 from richstore.codec.policy import ANY
+from richstore.codec.sealed import Sealed
 from richstore.copying import copy_file
 from richstore.encryption import (
     audit,
@@ -71,6 +72,7 @@ def open(
     allow_network: bool = False,
     key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
     encrypt_keys: bool = True,
+    reveal: bool = False,
 ) -> Store:
     """Open a store: one file, made if it is missing.
 
@@ -92,6 +94,8 @@ def open(
             one of these, from a keyring for instance. Needs the extra `secure`.
         encrypt_keys: whether a new store with a `key` encrypts the names of its keys too. They
             have no order then: loops go through them in any order, and ranges are refused.
+        reveal: whether a `Sealed` that is the value of a key is given out as what it reveals.
+            Inside other values it stays sealed.
 
     Returns:
         The store. Close it, or use it in a `with` block.
@@ -135,6 +139,7 @@ def open(
                 tracker = _tracker_of(file, flag, cache_size, key, encrypt_keys)
                 _prepare(tracker, flag, timeout)
             store = Store(tracker, timeout, readonly=flag == "r")
+            store._reveal = reveal
             tracker.timeout = timeout
             # the engine is the store's to close: no interrupt comes between these three
             engine = None
@@ -256,6 +261,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         self._tracker = tracker
         self._timeout = timeout
         self._readonly = readonly
+        self._reveal = False
         # until `open` has counted it
         self._closed = True
         # has an item when its opening of the engine is no longer counted
@@ -282,9 +288,15 @@ class Store(Reading, MutableMapping[Any, Any]):
         else:
             root = transaction.roots.get(name, _MISSING)
             if root is not _MISSING:
-                return _MISSING if root is None else root.value
+                return _MISSING if root is None else self._shown(root.value)
         found, value = tracker.read(name)
+        if self._reveal:
+            value = self._shown(value)
         return value if found else _MISSING
+
+    def _shown(self, value: Any) -> Any:
+        """Return what the user is to get for a value."""
+        return value.reveal() if self._reveal and type(value) is Sealed else value
 
     @overload
     def get(self, key: Any) -> Any: ...
@@ -344,10 +356,10 @@ class Store(Reading, MutableMapping[Any, Any]):
 
     def _value(self, name: bytes, stored: Any) -> Any:
         if isinstance(stored, Record):
-            return stored.value
+            return self._shown(stored.value)
         parts = self._tracker.parse(name, stored)
         if not parts.table:
-            return self._tracker.decode_plain(name, parts)
+            return self._shown(self._tracker.decode_plain(name, parts))
         value = self._get(name)
         # deleted since the view began: it still reads
         if value is not _MISSING:
@@ -568,7 +580,9 @@ class Store(Reading, MutableMapping[Any, Any]):
         if max_age is not None and not 0 < max_age <= threading.TIMEOUT_MAX:
             raise ValueError(f"max_age must be a positive number of seconds, not {max_age!r}")
         engine = self._tracker.engine
-        snapshot = Snapshot(engine.path, engine.read(), self._tracker.classes, max_age)
+        snapshot = Snapshot(
+            engine.path, engine.read(), self._tracker.classes, max_age, reveal=self._reveal
+        )
         self._snapshots[id(snapshot)] = snapshot
         # afterwards, so that what is held is not older than what the snapshot shows
         self._tracker.refresh()

@@ -94,6 +94,8 @@ class Tracker:
         # many seconds to wait for them, and how many requests the leader is waiting for until
         # `full` is free.
         self.slow_commits: bool = getattr(engine, "slow_commits", False)
+        # whether everything that is stored is encrypted, so that sealed values may be
+        self.seals: bool = hasattr(engine, "below")
         self.requests: deque[Any] = deque()
         self.expected = 1
         self.patience = 0.0002

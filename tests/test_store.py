@@ -38,6 +38,7 @@ PUBLIC = {
     "ReadOnlyError",
     "Report",
     "RichStoreError",
+    "Sealed",
     "Snapshot",
     "Stats",
     "Store",

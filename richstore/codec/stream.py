@@ -25,6 +25,7 @@ from richstore.codec.opcodes import (
     get_raw,
     put,
 )
+from richstore.codec.sealed import Sealed, stored_form
 from richstore.errors import EncodingError
 
 __all__ = [
@@ -51,10 +52,12 @@ class RecordPickler(pickle.Pickler):
     """Turns shallow contents into opcodes; `begin` readies it for one record.
 
     With a `record`, code of users is not run: `CodeOfUserError`, and the record is `alone`.
+    Sealed values are written where it `seals`: all that is written is encrypted there.
     """
 
     def __init__(self) -> None:
         self.record: Any = None
+        self.seals = False
         self._buffer = io.BytesIO()
         self._faces: dict[int, tuple[int, Any]] = {}
         self._start()
@@ -75,6 +78,8 @@ class RecordPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Store by value the classes and functions that no name finds."""
+        if self.seals and type(obj) is Sealed:
+            return stored_form(obj)
         if self.record is not None and classes.runs_code(type(obj)):
             self.record.alone = True
             raise CodeOfUserError
@@ -297,7 +302,8 @@ class _FaceFinder(pickle.Pickler):
         return None
 
     def reducer_override(self, obj: Any) -> Any:
-        return _reduce_global(obj)
+        # nothing of it is kept
+        return stored_form(obj) if type(obj) is Sealed else _reduce_global(obj)
 
 
 def faces_in(value: Any, is_face: Callable[[Any], bool]) -> list[Any]:

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from richstore.codec.sealed import Sealed
 from richstore.codec.stream import dump_blob
 from richstore.errors import EncodingError
 from richstore.node import Node, Spread
@@ -81,7 +82,11 @@ _BUILTIN = frozenset((list, tuple, set, frozenset))
 def is_atom(value: Any) -> bool:
     """Tell whether a value is immutable and holds nothing that is not."""
     kind = type(value)
-    if kind in ATOMS or isinstance(value, (enum.Enum, pathlib.PurePath, datetime.tzinfo)):
+    if (
+        kind in ATOMS
+        or kind is Sealed
+        or isinstance(value, (enum.Enum, pathlib.PurePath, datetime.tzinfo))
+    ):
         return True
     if issubclass(kind, _IMMUTABLE_BASES):
         return not getattr(value, "__dict__", None)
@@ -185,6 +190,11 @@ class Adopter:
         handler = HANDLERS.get(kind)
         if handler is not None:
             return handler(self, value, value)
+        if kind is Sealed and not self.record.tracker.seals:
+            raise EncodingError(
+                "a Sealed is kept in stores that are encrypted alone; open the store with key=…, "
+                "or store what it reveals"
+            )
         if isinstance(value, (tuple, frozenset)) and not getattr(value, "__dict__", None):
             return self._adopt_immutable(value)
         if is_atom(value):
