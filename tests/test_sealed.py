@@ -60,7 +60,7 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_places(name: str, path: str) -> None:
-    """A sealed value may be anywhere inside a value, and stays there when what is beside changes."""
+    """A sealed value may be anywhere inside a value, and stays when what is beside changes."""
     with open_store(path) as store:
         store["value"] = PLACES[name](Sealed(SECRET))
         store["other"] = [0]
@@ -157,8 +157,6 @@ def test_it_is_not_pickled_nor_changed() -> None:
     assert sealed != SECRET
     assert len({sealed, Sealed(SECRET), Sealed("other")}) == 2
     with pytest.raises(richstore.EncodingError):
-        Sealed(open)
-        Sealed(iter([]))
         Sealed(value for value in [])
 
 
@@ -177,7 +175,7 @@ def test_instances_in_another_process(path: str) -> None:
     code = (
         "import sys, richstore\n"
         "with richstore.open(sys.argv[1], key=bytes(32), reveal=True) as store:\n"
-        "    print(type(store['account']).__name__, store['account'].owner)\n"
+        "    print(type(store['account']).__name__, store['account'].name)\n"
     )
     done = run_python(code, path)
     assert done.stdout.split() == ["Account", SECRET], done.stderr

@@ -37,14 +37,17 @@ from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from richstore.codec.policy import ANY
+from richstore.documents.encryption import EncryptedFormat
 from richstore.documents.engine import DocumentEngine, Inside
 from richstore.documents.files import FilePlace
 from richstore.documents.formats import Format, resolve
 from richstore.documents.merging import merge
+from richstore.encryption import secret_of
 from richstore.errors import ConflictError, FormatError, LockTimeoutError
 from richstore.mapping import name_of
 from richstore.nodes import FrozenView, frozen_value, is_face, plain
 from richstore.nodes.plain import Plain
+from richstore.passphrase import Passphrase
 from richstore.store import CACHE_SIZE, Store, store_on
 from richstore.transaction import Transaction, current
 
@@ -111,6 +114,7 @@ def document(
     ignore_inner_exits: bool = False,
     lossy: bool = False,
     timeout: float | None = None,
+    key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
     **storage: Any,
 ) -> Document:
     """Open a document: one value in a file, or in one object of an object store.
@@ -130,6 +134,8 @@ def document(
         ignore_inner_exits: whether only the end of the outermost with-block writes.
         lossy: whether what the format would not give back equal is stored all the same.
         timeout: seconds to wait for another writer; None waits forever.
+        key: encrypts what is stored: 32 bytes, a `Passphrase`, or a function that returns one of
+            these. Needs the extra `secure`.
         storage: for an object store: keys, session token, region, endpoint and the like, as
             obstore knows them; by default the usual chain of credentials.
 
@@ -140,6 +146,8 @@ def document(
         OSError: the place cannot be read.
         FormatError: what is there is not of this format, or another type of container than
             `default`; nothing was changed.
+        WrongKeyError: it is encrypted with another key, or `key` is missing, or it is given and
+            what is stored is not encrypted.
         ValueError: `format` or `location` is none of these.
         TypeError: `autosave` is not a bool.
 
@@ -164,7 +172,7 @@ def document(
     )
     return Document(
         place,
-        found,
+        found if key is None else EncryptedFormat(found, secret_of(key)),
         default=default,
         data=data,
         autosave=autosave,
@@ -207,7 +215,7 @@ class Document:
     def __init__(
         self,
         place: Place,
-        format: Format,
+        format: Format | EncryptedFormat,
         *,
         default: Any,
         data: Any,

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from richstore.documents.comparing import difference, short
-from richstore.errors import EncodingError, FormatError
+from richstore.engines.base import HEADER_MAGIC
+from richstore.errors import EncodingError, FormatError, WrongKeyError
 
 __all__ = ["Format", "resolve"]
 
@@ -114,7 +115,10 @@ class Format:
 
         Raises:
             FormatError: they are not of this format.
+            WrongKeyError: they are encrypted.
         """
+        if data.startswith(HEADER_MAGIC):
+            raise WrongKeyError(f"{location} is encrypted; open it with key=…")
         if not data:
             raise FormatError(
                 f"{location} is empty, which is no {self.name}; restore it, or delete it to begin "

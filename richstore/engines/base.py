@@ -12,10 +12,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["HEADER_KEY", "Engine", "EngineStats", "ReadTransaction", "WriteTransaction"]
+__all__ = [
+    "HEADER_KEY",
+    "HEADER_MAGIC",
+    "Engine",
+    "EngineStats",
+    "ReadTransaction",
+    "WriteTransaction",
+]
 
 HEADER_KEY = b"\x00key"
 """Where an engine that encrypts keeps what leads to its keys; layers above use no such key."""
+
+HEADER_MAGIC = b"richstore key\x00"
+"""What it begins with; so do encrypted documents."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,15 @@
 """
 
 from richstore.engines.encrypted.engine import EncryptedEngine
-from richstore.engines.encrypted.header import Secret
+from richstore.engines.encrypted.header import Header, Secret, open_alone, seal_alone
 from richstore.engines.encrypted.rekeying import change_key, encrypt_anew
 
-__all__ = ["EncryptedEngine", "Secret", "change_key", "encrypt_anew"]
+__all__ = [
+    "EncryptedEngine",
+    "Header",
+    "Secret",
+    "change_key",
+    "encrypt_anew",
+    "open_alone",
+    "seal_alone",
+]

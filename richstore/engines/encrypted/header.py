@@ -23,16 +23,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from richstore.engines.base import HEADER_MAGIC
 from richstore.engines.encrypted.cipher import Cipher, InvalidTag
-from richstore.errors import FormatError, WrongKeyError
+from richstore.errors import CorruptionError, FormatError, WrongKeyError
 from richstore.passphrase import Passphrase
 
-__all__ = ["Header", "Key", "Secret", "derive", "new_generation"]
+__all__ = ["Header", "Key", "Secret", "derive", "new_generation", "open_alone", "seal_alone"]
 
 Key: TypeAlias = bytes | Passphrase | Callable[[], "bytes | Passphrase"]
 """What a user gives: 32 bytes, a passphrase, or a function that returns one of these."""
 
-_MAGIC: Final = b"richstore key\x00"
 _VERSION: Final = 1
 KEY_SIZE: Final = 32
 
@@ -148,9 +148,9 @@ class Header:
             "generations": list(self.generations),
             "digest": self._digest(),
         }
-        place = _MAGIC + _json(shown)
+        place = HEADER_MAGIC + _json(shown)
         sealed = Cipher(secret.key(shown["kdf"])).seal(b"".join(self.generations.values()), place)
-        return _MAGIC + _json({**shown, "keys": sealed.hex()})
+        return HEADER_MAGIC + _json({**shown, "keys": sealed.hex()})
 
     @classmethod
     def unpack(cls, stored: bytes, secret: Secret) -> Header:
@@ -164,7 +164,7 @@ class Header:
         try:
             sealed = bytes.fromhex(shown.pop("keys"))
             _check_cost(shown["kdf"])
-            opened = Cipher(secret.key(shown["kdf"])).open(sealed, _MAGIC + _json(shown))
+            opened = Cipher(secret.key(shown["kdf"])).open(sealed, HEADER_MAGIC + _json(shown))
             keys = [opened[at : at + KEY_SIZE] for at in range(0, len(opened), KEY_SIZE)]
             generations = dict(zip(shown["generations"], keys, strict=True))
             made = cls(
@@ -199,11 +199,6 @@ class Header:
         return hashlib.blake2b(derive(keys, "digest"), digest_size=16).hexdigest()
 
 
-def is_header(stored: bytes) -> bool:
-    """Tell whether some bytes begin as a header does."""
-    return stored.startswith(_MAGIC)
-
-
 def new_generation(header: Header) -> Header:
     """Return a header with one more data key, which is the one to write with."""
     number = max(header.generations) % 255 + 1
@@ -215,9 +210,9 @@ def new_generation(header: Header) -> Header:
 
 def _shown(stored: bytes) -> dict[str, Any]:
     try:
-        if not is_header(stored):
+        if not stored.startswith(HEADER_MAGIC):
             raise ValueError("it does not begin as one")
-        shown = json.loads(stored[len(_MAGIC) :])
+        shown = json.loads(stored[len(HEADER_MAGIC) :])
         version = shown["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"its key header is damaged ({error})") from None
@@ -243,3 +238,35 @@ def _check_cost(parameters: Any) -> None:
 
 def _json(shown: Mapping[str, Any]) -> bytes:
     return json.dumps(shown, sort_keys=True).encode()
+
+
+# --- one piece of data by itself ---
+
+
+def seal_alone(data: bytes, header: Header, packed: bytes) -> bytes:
+    """Return data sealed with the newest key of a header, behind that header.
+
+    Args:
+        data: what is to be kept secret.
+        header: the header.
+        packed: the header as `pack` made it.
+    """
+    key = list(header.generations.values())[-1]
+    return packed + b"\n" + Cipher(derive(key, "document")).seal(data, packed)
+
+
+def open_alone(stored: bytes, secret: Secret) -> tuple[bytes, Header, bytes]:
+    """Return the data that `seal_alone` sealed, the header, and the header as it is stored.
+
+    Raises:
+        WrongKeyError: it was sealed with another key.
+        FormatError: its header is damaged.
+        CorruptionError: the rest of it is.
+    """
+    packed, _, sealed = stored.partition(b"\n")
+    header = Header.unpack(packed, secret)
+    key = list(header.generations.values())[-1]
+    try:
+        return Cipher(derive(key, "document")).open(sealed, packed), header, packed
+    except InvalidTag:
+        raise CorruptionError("it was changed or cut; restore it from a copy") from None
