@@ -170,6 +170,7 @@ def freeze(value: Any) -> Any:
     kind: Any = _KINDS.get(type(value))
     if kind is None:
         node = _wrap(value)
+        node.kind.loaded(node)
         set_class(node.face, node.kind.frozen)
         return node.face
     node = kind.make(None, -1, -1, kind.frozen)

@@ -230,16 +230,19 @@ class InstanceKind:
         # the methods of the user's class run on the face; ours would give a plain copy
         cls: Any = self.cls
         layout = self.layout
+        if cls in copyreg.dispatch_table:
+            return copyreg.dispatch_table[cls](face)
         if layout.own_reduce and not layout.own_reduce_ex:
             return cls.__reduce__(face)
-        parts = cls.__reduce_ex__(face, 5)
-        if not layout.own_reduce_ex:
-            # copyreg.__newobj__ is given the generated class first, and the default state
-            function, (_, *rest), state, *more = parts
-            if layout.getstate is None:
-                state = layout.pickled_state(face)
-            parts = (function, (cls, *rest), state, *more)
-        return parts
+        if layout.own_reduce_ex:
+            return cls.__reduce_ex__(face, 5)
+        # the default one would ask the generated class how it is pickled
+        state = layout.pickled_state(face) if layout.getstate is None else layout.getstate(face)
+        if hasattr(cls, "__getnewargs_ex__"):
+            arguments, named = cls.__getnewargs_ex__(face)
+            return copyreg.__newobj_ex__, (cls, arguments, named), state  # type: ignore[attr-defined]
+        arguments = cls.__getnewargs__(face) if hasattr(cls, "__getnewargs__") else ()
+        return copyreg.__newobj__, (cls, *arguments), state  # type: ignore[attr-defined]
 
     def hashed(self, node: Node) -> list[Node]:
         """Return nothing: an instance hashes none of its attributes when it is read."""
@@ -291,8 +294,13 @@ class InstanceKind:
     def loaded(self, node: Node) -> None:
         """Let the face be clean; adopt what the class's own `__setstate__` made."""
         record = node.record
-        if type(node.face) is self.reloading and self.is_simple and node.work is not None:
+        is_beside = self.standard and self.is_simple and node.work is not None
+        if type(node.face) is self.reloading and is_beside:
             self.layout.set_state(node.face, node.work)
+            node.work = None
+        if not self.standard and node.work is not None:
+            # what the stream has filled since `take` was told
+            self.layout.set_state(node.face, self.layout.state(node.work))
             node.work = None
         if not self.keeps_fragment and record is not None:
             adopter = Adopter(None, record)
@@ -303,7 +311,8 @@ class InstanceKind:
         """Take over the attributes of a raw instance that the class's own reduction made."""
         face = node.face
         set_class(face, self.reloading if type(face) is self.mediated else self.loading)
-        node.work = None
+        # its state may come later in the stream
+        node.work = raw
         self.layout.set_state(face, self.layout.state(raw))
 
     # --- looking inside ---
