@@ -1,5 +1,7 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from richstore.codec.missing import Missing
+from richstore.codec.renames import renamed
 from richstore.copying import restore
 from richstore.documents import Document, document
 from richstore.errors import (
@@ -11,8 +13,10 @@ from richstore.errors import (
     FormatError,
     KeyTypeError,
     LockTimeoutError,
+    MissingClassError,
     ReadOnlyError,
     RichStoreError,
+    UpgradeError,
 )
 from richstore.nodes import is_tracked, plain, transactional
 from richstore.snapshot import Snapshot
@@ -31,6 +35,8 @@ __all__ = [
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
+    "Missing",
+    "MissingClassError",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
@@ -38,10 +44,12 @@ __all__ = [
     "Stats",
     "Store",
     "Transaction",
+    "UpgradeError",
     "document",
     "is_tracked",
     "open",
     "plain",
+    "renamed",
     "restore",
     "transactional",
 ]

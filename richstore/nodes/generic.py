@@ -111,7 +111,7 @@ class GenericKind:
         if self.base is None:
             return _copy_opaque(raw)
         made = containers.make(self.cls, containers.extra(raw))
-        containers.fill(made, (containers.items(raw), containers.attributes(raw)))
+        containers.put(made, containers.items(raw), containers.attributes(raw))
         return made
 
     def state(self, raw: Any) -> Any:
@@ -145,7 +145,7 @@ class GenericKind:
         named = containers.attributes(raw)
         named = {name: adopt(value, f".{name}") for name, value in named.items()}
         containers.clear(raw)
-        containers.fill(raw, (inside, named))
+        containers.put(raw, inside, named)
         if not _same_state(before, self.state(raw)):
             value = containers.extra(raw)
             if isinstance(value, (tuple, frozenset)) and not all(map(is_atom, value)):

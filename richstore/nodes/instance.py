@@ -49,7 +49,7 @@ from richstore.nodes.layout import Layout, layout_of
 from richstore.nodes.plain import Plain, nodes_in, plain
 from richstore.record import Record
 
-__all__ = ["InstanceKind", "Tracked", "kind_of"]
+__all__ = ["KINDS", "InstanceKind", "Tracked", "kind_of"]
 
 # Attributes that compiled code of their library insists on having as built-in containers.
 _RAW = frozenset(("__pydantic_fields_set__",))
@@ -569,6 +569,8 @@ def _runs_code(self: Any, name: str) -> bool:
 # --- kinds by class
 # -----------------------------------------------------------------------------------
 
+# By metaclass, kinds of their own; filled by `nodes.missing`.
+KINDS: dict[type, type[InstanceKind]] = {}
 _kinds: weakref.WeakKeyDictionary[type, InstanceKind] = weakref.WeakKeyDictionary()
 
 
@@ -580,5 +582,6 @@ def kind_of(layout: Layout) -> InstanceKind:
     """
     found = _kinds.get(layout.cls)
     if found is None:
-        found = _kinds[layout.cls] = InstanceKind(layout)
+        made = KINDS.get(type(layout.cls), InstanceKind)
+        found = _kinds[layout.cls] = made(layout)
     return found

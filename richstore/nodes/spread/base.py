@@ -87,8 +87,7 @@ class FrozenView:
 
     def explain(self, error: Exception, name: bytes) -> None:
         """Let the error of a record, or of one it refers to, say which value was being read."""
-        if isinstance(error, (CorruptionError, FormatError)):
-            explain(error, self.place(name))
+        explain(error, self.place(name))
 
     def get(self, name: bytes) -> bytes | None:
         """Return what is stored under an engine key."""
