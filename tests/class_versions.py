@@ -1,4 +1,4 @@
-"""Helpers for tests of classes that change: modules that are written anew, and processes with them."""
+"""Helpers for tests of classes that change: modules written anew, and processes with them."""
 
 from __future__ import annotations
 

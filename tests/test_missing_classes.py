@@ -199,6 +199,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Versions:
 def versions(written: Versions, tmp_path: Path) -> Versions:
     """The store with one of each kind of value, whose classes are not there."""
     made = Versions(tmp_path)
+    made.write("app.other", "")
     shutil.copy(written.store, made.store)
     return made
 
@@ -258,7 +259,7 @@ def test_placeholders_show_what_they_have(versions: Versions) -> None:
     ],
 )
 def test_what_is_written_again_reads_as_it_was(versions: Versions, change: str) -> None:
-    """A record with placeholders is written again, copied and grown; with the class all is there."""
+    """What is written again, copied and grown with placeholders is all there with the class."""
     assert versions.run(change + "\nprint(store.verify().problems)").splitlines()[-1] == "[]"
     versions.write("app.models", MODELS)
     versions.run(
@@ -280,7 +281,7 @@ def test_what_is_written_again_reads_as_it_was(versions: Versions, change: str) 
 
 
 def test_values_of_one_placeholder(versions: Versions) -> None:
-    """A placeholder that is a value by itself is moved to another key, and reads as it was there."""
+    """A placeholder that is a value by itself is moved to another key, and reads as it was."""
     versions.run(
         """
         for key in [key for key in store if isinstance(key, tuple)]:

@@ -14,6 +14,7 @@ import importlib
 import io
 import pickle
 import sys
+import threading
 import types
 import uuid
 import weakref
@@ -24,10 +25,12 @@ import cloudpickle
 from richstore.codec.missing import Missing, MissingType, stand_in
 from richstore.codec.notes import current_notes
 from richstore.codec.renames import mentions_old_name, new_name
-from richstore.errors import EncodingError, RichStoreError
+from richstore.errors import EncodingError, RichStoreError, UpgradeError
 
 __all__ = [
+    "UPGRADING",
     "by_value",
+    "check_version",
     "class_from_bytes",
     "class_to_bytes",
     "is_current",
@@ -37,6 +40,7 @@ __all__ = [
     "original_class",
     "resolve",
     "runs_code",
+    "upgraded",
     "version_in",
     "version_of",
 ]
@@ -177,6 +181,47 @@ def version_in(stored: bytes) -> int:
         return int(said[0]) if said else 0
     parts = pickle.loads(stored[1:])
     return int(parts[4]) if len(parts) > 4 else 0
+
+
+def upgraded(cls: Any, state: Any, version: int) -> Any:
+    """Return the state of an older version as the class's `upgrade` makes it.
+
+    Raises:
+        UpgradeError: it cannot.
+    """
+    check_version(cls, version)
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    said = f"an instance of {name} was written by version {version} of the class, and it has "
+    said += f"version {version_of(cls)} now"
+    upgrade = getattr(cls, "upgrade", None)
+    if upgrade is None:
+        raise UpgradeError(f"{said}, but no classmethod upgrade(cls, state, from_version)")
+    thread = threading.get_ident()
+    inside = thread in UPGRADING
+    UPGRADING.add(thread)
+    try:
+        made = upgrade(state, version)
+    except Exception as error:
+        raise UpgradeError(f"{said}; its upgrade raised {type(error).__name__}: {error}") from error
+    finally:
+        if not inside:
+            UPGRADING.discard(thread)
+    if made is None:
+        raise UpgradeError(f"{said}; its upgrade returned None, and has to return the new state")
+    return made
+
+
+# The threads that run the `upgrade` of a class.
+UPGRADING: set[int] = set()
+
+
+def check_version(cls: Any, version: int) -> None:
+    """Raise `UpgradeError` if a stored version is one that the class does not have yet."""
+    if version > version_of(cls):
+        raise UpgradeError(
+            f"an instance of {cls.__module__}.{cls.__qualname__} was written by version {version} "
+            f"of the class, and this program has version {version_of(cls)}; it needs the newer one"
+        )
 
 
 def is_current(stored: bytes, cls: type) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from richstore.codec import records, stream
 from richstore.codec.missing import Kept, Missing, MissingType, attributes, keep, kept_of, reduction
+from richstore.codec.notes import Notes
 from richstore.node import Node
 from richstore.nodes.adopt import INSIDE, Adopter
 from richstore.nodes.base import is_face, node_of, set_class
@@ -96,6 +97,9 @@ class MissingKind(InstanceKind):
             kept.made = (copyreg.__newobj__, (self.cls,))  # type: ignore[attr-defined]
         keep(face, kept)
 
+    def outdated(self, node: Node, notes: Notes) -> None:
+        """Return None: it keeps the version that it has."""
+
     def loaded(self, node: Node) -> None:
         """Let the face be clean."""
         kept = kept_of(node.face)
@@ -143,7 +147,6 @@ def _parts_with(
         adopt: makes what is to be in the record of a value, at a step from the placeholder.
         hashed: the same for what is about to be hashed.
     """
-
     made, _, items, pairs, setter, whole = kept.parts()
     if made is not None:
         made = (made[0], tuple(adopt(one, "") for one in made[1]))
