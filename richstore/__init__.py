@@ -1,5 +1,7 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from richstore.codec.missing import Missing
+from richstore.codec.renames import renamed
 from richstore.codec.sealed import Sealed
 from richstore.copying import restore
 from richstore.documents import Document, document
@@ -12,9 +14,11 @@ from richstore.errors import (
     FormatError,
     KeyTypeError,
     LockTimeoutError,
+    MissingClassError,
     OrderError,
     ReadOnlyError,
     RichStoreError,
+    UpgradeError,
     WrongKeyError,
 )
 from richstore.nodes import is_tracked, plain, transactional
@@ -35,6 +39,8 @@ __all__ = [
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
+    "Missing",
+    "MissingClassError",
     "OrderError",
     "Passphrase",
     "ReadOnlyError",
@@ -45,11 +51,13 @@ __all__ = [
     "Stats",
     "Store",
     "Transaction",
+    "UpgradeError",
     "WrongKeyError",
     "document",
     "is_tracked",
     "open",
     "plain",
+    "renamed",
     "restore",
     "transactional",
 ]

@@ -4,6 +4,8 @@
 RichStoreError
 ├── KeyTypeError       (TypeError)     a key of a kind that cannot be ordered and stored
 ├── EncodingError      (TypeError)     a value that cannot be stored; `path` leads to the culprit
+├── MissingClassError  (TypeError)     a use of a placeholder that needs the class it stands for
+├── UpgradeError       (RuntimeError)  the state of an instance that cannot be upgraded
 ├── ReadOnlyError      (TypeError)     a change through a snapshot or a store opened with "r"
 ├── DetachedError      (RuntimeError)  a change to a container that has left the store
 ├── ClosedError        (ValueError)    a store or snapshot used after close()
@@ -29,9 +31,11 @@ __all__ = [
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
+    "MissingClassError",
     "OrderError",
     "ReadOnlyError",
     "RichStoreError",
+    "UpgradeError",
     "WrongKeyError",
     "explain",
 ]
@@ -84,6 +88,14 @@ class WrongKeyError(RichStoreError, ValueError):
     """
 
 
+class MissingClassError(RichStoreError, TypeError):
+    """A placeholder was used in a way that needs the class or function it stands for."""
+
+
+class UpgradeError(RichStoreError, RuntimeError):
+    """The state of a stored instance cannot be upgraded to the version that its class has now."""
+
+
 class ReadOnlyError(RichStoreError, TypeError):
     """A change was tried through a snapshot, or through a store opened with `flag="r"`."""
 
@@ -113,11 +125,14 @@ class FormatError(RichStoreError, ValueError):
 
 
 _IN_VALUE = "in the value at "
+_WHILE = "richstore: while reading the value at "
 
 
 def explain(error: Exception, place: str, path: str = "") -> None:
     """Let an error say which value could not be read, of which file; unless it does so already."""
-    if not isinstance(error, (CorruptionError, FormatError)):
-        error.add_note(f"richstore: while reading the value at {place} of {path}")
+    if not isinstance(error, (CorruptionError, FormatError, UpgradeError)):
+        note = f"{_WHILE}{place} of {path}" if path else f"{_WHILE}{place}"
+        if not any(one.startswith(_WHILE) for one in getattr(error, "__notes__", ())):
+            error.add_note(note)
     elif not str(error).startswith(_IN_VALUE):
         error.args = (f"{_IN_VALUE}{place}: {error}",)

@@ -74,6 +74,7 @@ def run(
     transaction = current(tracker)
     if transaction is not None:
         return join(transaction, work)
+    tracker.check_unchanging()
     shares = is_plain is not None and tracker.slow_commits
     attempt = 0
     while True:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from richstore import pages
 from richstore.codec import records
+from richstore.codec.classes import check_version, is_current, version_in, version_of
+from richstore.codec.notes import Notes
 from richstore.engines.base import ReadTransaction, WriteTransaction
 from richstore.errors import CorruptionError, FormatError, explain
 from richstore.node import FilledKind, Node, Spread
@@ -20,7 +22,7 @@ from richstore.record import ROOT, Record
 if TYPE_CHECKING:
     from richstore.tracker import Tracker
 
-__all__ = ["Loader", "View"]
+__all__ = ["Loader", "View", "old_versions_in"]
 
 View = ReadTransaction | WriteTransaction
 
@@ -64,6 +66,9 @@ class Loader:
             self._fill_asleep(record, parts, size)
             return
         class_table = list(map(self.tracker.classes.class_of, parts.classes))
+        old_versions, outdated = old_versions_in(parts.classes, class_table)
+        upgrades: dict[Node, int] = {}
+        notes = Notes()
         kinds: dict[int, FilledKind] = {}
         nodes: dict[int, Node] = {}
         containers: list[Any] = []
@@ -84,6 +89,7 @@ class Loader:
                 if main.record is not None and main.record is not record.root:
                     shared.append(main.record.name)
                 containers.append(main.face)
+                outdated = outdated or _names_old(link, main)
                 continue
             cls = class_table[head - records.FIRST_CLASS] if head >= records.FIRST_CLASS else None
             spread = records.SPREAD <= head < records.FIRST_CLASS
@@ -106,6 +112,9 @@ class Loader:
             else:
                 filled: Any = node.kind
                 containers += filled.containers(node)
+                if cls is not None and cls in old_versions:
+                    upgrades[node] = old_versions[cls]
+                    filled.collect(node)
             if isinstance(before, Spread) and before is not node.work:
                 # its pages are gone, and what was on them may be elsewhere
                 prefix = pages.PAGE + before.cid.to_bytes(8, "big")
@@ -126,7 +135,7 @@ class Loader:
             return node.face
 
         try:
-            value = records.decode(parts, containers, self.tracker.classes, wrap)
+            value = records.decode(parts, containers, self.tracker.classes, wrap, notes=notes)
         except BaseException:
             # what is held may be half filled, and is not to be used before it has been read
             for node in old.values():
@@ -143,16 +152,44 @@ class Loader:
         record.forget_names()
         record.stored_key = parts.key
         record.count = parts.references
+        states = {node: (version, node.work) for node, version in upgrades.items()}
+        for slot in uids:
+            built: Any = nodes[slot]
+            found = built.kind.outdated(built, notes)
+            if found is not None:
+                states[built] = found
+        record.outdated = outdated or notes.outdated or bool(states)
         # last, since what a class's own __setstate__ made is admitted to the record here
         for node in list(nodes.values()):
-            if not isinstance(node.work, Spread):
+            if not isinstance(node.work, Spread) and node not in states:
                 node.kind.loaded(node)
             node.fragment = node.kids = None
+        if states:
+            self._upgrade(record, states, view)
         record.stale = False
         record.size = size
         gone = [node for node in gone if node.record is record]
         if gone:
             self.find_moved(gone, record, view)
+
+    def _upgrade(self, record: Record, states: dict[Node, tuple[int, Any]], view: View) -> None:
+        """Give nodes the states that their classes make of older ones.
+
+        The classes' code runs here, when all of the record is there; what it reads is of the same
+        state of the engine, and it can change nothing.
+        """
+        try:
+            with self.tracker.upgrading(record.name, view):
+                for node, (version, state) in states.items():
+                    kind: Any = node.kind
+                    kind.upgrade(node, version, state)
+                    kind.loaded(node)
+        except BaseException:
+            # what is held is half upgraded, and is to be read again before it is used
+            record.stale = True
+            for node in record.nodes.values():
+                node.kind.expire(node)
+            raise
 
     def _fill_asleep(self, record: Record, parts: records.Parts, size: int) -> None:
         """Fill a new page without making its nodes, which those who only read do not need."""
@@ -276,6 +313,32 @@ class Loader:
                     self._load_named(name, root, view)
                     return self.tracker.spreads.get(cid)
         return None
+
+
+def old_versions_in(stored: list[bytes], classes: list[type]) -> tuple[dict[type, int], bool]:
+    """Return the older versions of classes in a table, and whether it is not as it would be now.
+
+    Raises:
+        UpgradeError: a version is newer than that of the class.
+    """
+    found: dict[type, int] = {}
+    outdated = False
+    for form, cls in zip(stored, classes, strict=True):
+        if is_current(form, cls):
+            continue
+        outdated = True
+        version = version_in(form)
+        if version != version_of(cls):
+            check_version(cls, version)
+            found[cls] = version
+    return found, outdated
+
+
+def _names_old(link: bytes, main: Node) -> bool:
+    """Tell whether a link names the class of an instance as it would not be named now."""
+    stored = records.read_external(link)[2]
+    cls = main.kind.head(main)
+    return bool(stored) and isinstance(cls, type) and not is_current(stored, cls)
 
 
 def _is_of(node: Node, wanted: int | type) -> bool:

@@ -12,8 +12,10 @@ from typing import Any
 
 from richstore.codec import keys, records, stream
 from richstore.codec.keys import Key
+from richstore.codec.missing import MissingType, kept_of
+from richstore.codec.notes import Notes, reading
 from richstore.codec.policy import ClassPolicy
-from richstore.errors import CorruptionError, FormatError, explain
+from richstore.errors import CorruptionError, FormatError, KeyTypeError, explain
 from richstore.record import AFTER_ROOT, ROOT
 
 __all__ = ["Items", "Keys", "Range", "Reading", "Values", "name_of", "stored_key", "user_key"]
@@ -27,6 +29,8 @@ def name_of(key: Any) -> bytes:
     Raises:
         KeyTypeError: the key is of a type that cannot be stored.
     """
+    if type(type(key)) is MissingType and kept_of(key).key is not None:
+        return ROOT + bytes(kept_of(key).key or b"")
     return ROOT + keys.encode_key(key)
 
 
@@ -37,7 +41,13 @@ def stored_key(key: Any, name: bytes) -> bytes | None:
 
 def user_key(classes: ClassPolicy, name: bytes, stored: bytes | None) -> Any:
     """Return the user's key of a record."""
-    return keys.decode_key(name[1:]) if stored is None else records.load_blob(stored, classes)
+    if stored is None:
+        return keys.decode_key(name[1:])
+    key = records.load_blob(stored, classes)
+    if type(type(key)) is MissingType:
+        # a member of an Enum that cannot be found, by which its value can be
+        kept_of(key).key = name[1:]
+    return key
 
 
 def _key_of(classes: ClassPolicy, name: bytes, stored: Any) -> Any:
@@ -49,15 +59,29 @@ def _key_of(classes: ClassPolicy, name: bytes, stored: Any) -> Any:
     kept = records.stored_key(stored)
     if kept is None:
         return user_key(classes, name, None)
+    notes = Notes()
     try:
-        key = user_key(classes, name, kept)
-        if name_of(key) == name:
-            return key
+        with reading(notes):
+            key = user_key(classes, name, kept)
     except Exception:
         _check(name, stored)
         raise
+    try:
+        # under its old name: see `Store.migrate`
+        if notes.outdated or name_of(key) == name:
+            return key
+    except KeyTypeError:
+        if not _holds_missing(key):
+            _check(name, stored)
+            raise
     _check(name, stored)
     return key
+
+
+def _holds_missing(key: Any) -> bool:
+    return type(type(key)) is MissingType or (
+        isinstance(key, tuple) and any(map(_holds_missing, key))
+    )
 
 
 def _check(name: bytes, stored: Any) -> None:

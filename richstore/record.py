@@ -52,6 +52,7 @@ class Record:
         stale: whether another process has changed it since it was loaded.
         since: the commit at which that was noticed.
         alone: whether encoding it runs a user's code, so that its changes join no group.
+        outdated: whether it was read with names or versions of classes that it would not have now.
         size: bytes of its encoded form.
         mirrored: bytes of memory that mirrors of its spread containers keep loaded.
         trail: of a page of a list, the names of the indexes on the way to it when last used.
@@ -79,6 +80,7 @@ class Record:
         "names",
         "nodes",
         "order",
+        "outdated",
         "owner",
         "root",
         "since",
@@ -125,6 +127,7 @@ class Record:
         self.size = 0
         self.mirrored = 0
         self.trail: list[bytes] | None = None
+        self.outdated = False
         self.asleep: tuple[array[int], int, list[Any]] | None = None
 
     def __getattr__(self, name: str) -> Any:

@@ -32,9 +32,10 @@ from typing import Any
 
 from richstore import pages
 from richstore.codec import log, records, stream
+from richstore.codec.classes import UPGRADING
 from richstore.codec.policy import ClassPolicy
 from richstore.engines.base import Engine, ReadTransaction
-from richstore.errors import ClosedError, CorruptionError, FormatError, explain
+from richstore.errors import ClosedError, CorruptionError, FormatError, UpgradeError, explain
 from richstore.loading import Loader, View
 from richstore.node import Faces, Node, Spread
 from richstore.record import Record
@@ -130,6 +131,9 @@ class Tracker:
         # whether there may be records of deleted values
         self.reclaimable = True
         self.hits = self.misses = 0
+        # while states of older versions are upgraded: in which records, and the view of these
+        self.upgraded: list[bytes] = []
+        self.upgrade_view: Any = None
 
     # --- group commits ---
 
@@ -191,6 +195,10 @@ class Tracker:
         The caller has locked the tracker, with a `with` of its own: an interrupt inside this one
         leaves it suspended as long as anybody holds the traceback. It may be unlocked for a moment.
         """
+        if self.upgrade_view is not None:
+            # the records that are being filled are of this state
+            yield self.upgrade_view
+            return
         while True:
             transaction = self.engine.read()
             try:
@@ -202,6 +210,29 @@ class Tracker:
                 transaction.close()
             # another thread is between the engine's commit and its installation
             self.installed.wait(0.05)
+
+    @contextmanager
+    def upgrading(self, name: bytes, view: View) -> Iterator[None]:
+        """Let the code of classes read the store, in the state of a record that is being filled.
+
+        The caller has locked the tracker.
+        """
+        before, self.upgrade_view = self.upgrade_view, view
+        self.upgraded.append(name)
+        try:
+            yield
+        finally:
+            self.upgraded.pop()
+            self.upgrade_view = before
+
+    @staticmethod
+    def check_unchanging() -> None:
+        """Raise `UpgradeError` if this thread is in the `upgrade` of a class."""
+        if UPGRADING and threading.get_ident() in UPGRADING:
+            raise UpgradeError(
+                "upgrade must not change a store: it runs while a value is being read; let it "
+                "return the new state, and make other changes afterwards"
+            )
 
     def catch_up(self, commit: int, get: Callable[[bytes], bytes | None]) -> None:
         """Mark stale what was changed by the commits from `seen` to `commit`."""
@@ -395,6 +426,11 @@ class Tracker:
     ) -> None:
         """Fill a record from its bytes; nodes that were there before keep their faces."""
         try:
+            if record.name in self.upgraded:
+                raise UpgradeError(
+                    "the upgrade of a class reads the record that its instance is in; let it use "
+                    "the state that it is given"
+                )
             self.loader.fill(record, parts, size, view)
         except Exception as error:
             key = parts.key if record.root is record else record.root.stored_key
@@ -578,6 +614,8 @@ class Tracker:
         self.wanted = 0
         self.full = threading.Lock()
         self.pending = None
+        self.upgrade_view = None
+        self.upgraded = []
         # those that are left belong to the parent
         self.next_number = self.end_number = 0
         if self.transaction is not None:

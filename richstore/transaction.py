@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from typing import Any
 
+from richstore.codec.classes import UPGRADING
 from richstore.encoding import reachable
 from richstore.engines.base import WriteTransaction
 from richstore.errors import (
@@ -201,6 +202,7 @@ class Transaction(Scope):
         tracker = self.tracker
         if tracker.closed:
             raise ClosedError(f"the store {tracker.engine.path} is closed; open it again")
+        tracker.check_unchanging()
         if tracker.readonly or tracker.engine.readonly:
             raise ReadOnlyError(
                 f"the store {tracker.engine.path} is open for reading only (flag 'r'); "
@@ -600,6 +602,8 @@ class Transaction(Scope):
         """
         if self.committing:
             raise self._committing_error()
+        if UPGRADING:
+            self.tracker.check_unchanging()
         record = node.record
         if record is not None and record.stale:
             self.tracker.reload(record)
@@ -722,6 +726,7 @@ class Transaction(Scope):
         """Put a value (or None: nothing) under an engine key."""
         if self.committing:
             raise self._committing_error()
+        self.tracker.check_unchanging()
         level = self.levels[-1]
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)

@@ -52,6 +52,39 @@ class Cached:
         return [1]
 
 
+class Pickled:
+    """A class whose objects are made by arguments, and have a state besides."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tags: list[str] = []
+
+
+class PickledByArguments(Pickled):
+    """One that says them by `__getnewargs__`."""
+
+    def __new__(cls, name: str) -> PickledByArguments:
+        """Take the name, as pickle gives it."""
+        return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.name,)
+
+
+class PickledByNames(PickledByArguments):
+    """One that says them by `__getnewargs_ex__`."""
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, str]]:
+        return (), {"name": self.name}
+
+
+class PickledByReduction(Pickled):
+    """One that has its own `__reduce__`."""
+
+    def __reduce__(self) -> Any:
+        return PickledByReduction, (self.name,), {"tags": self.tags}
+
+
 class Locked:
     """A class that cannot be stored by value: it has a lock."""
 
@@ -645,3 +678,17 @@ def test_reads_do_not_go_back_behind_a_snapshot(box: Any, monkeypatch: Any) -> N
         assert list(held) == list(store["k"]) == [1, 2]
     for thread in (writer, later):
         thread.join()
+
+
+@pytest.mark.parametrize("cls", [PickledByArguments, PickledByNames, PickledByReduction])
+def test_a_state_beside_arguments(cls: Any, tmp_path: Any) -> None:
+    """An object that is made by arguments and then given a state comes back with both."""
+    with richstore.open(tmp_path / "store") as store:
+        store["ann"] = cls("ann")
+        store["ann"].tags.append("new")
+    with richstore.open(tmp_path / "store") as store:
+        with store.snapshot() as before:
+            store["ann"].tags.append("newer")
+            assert (before["ann"].name, before["ann"].tags) == ("ann", ["new"])
+        assert (store["ann"].name, store["ann"].tags) == ("ann", ["new", "newer"])
+        assert richstore.is_tracked(store["ann"].tags)

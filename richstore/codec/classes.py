@@ -14,6 +14,7 @@ import importlib
 import io
 import pickle
 import sys
+import threading
 import types
 import uuid
 import weakref
@@ -21,16 +22,27 @@ from typing import Any
 
 import cloudpickle
 
-from richstore.errors import EncodingError
+from richstore.codec.missing import Missing, MissingType, stand_in
+from richstore.codec.notes import current_notes
+from richstore.codec.renames import mentions_old_name, new_name
+from richstore.errors import EncodingError, RichStoreError, UpgradeError
 
 __all__ = [
+    "UPGRADING",
     "by_value",
+    "check_version",
     "class_from_bytes",
     "class_to_bytes",
+    "is_current",
     "is_importable",
+    "name_in",
+    "named",
     "original_class",
     "resolve",
     "runs_code",
+    "upgraded",
+    "version_in",
+    "version_of",
 ]
 
 _BY_NAME = b"n"
@@ -58,11 +70,55 @@ def is_importable(thing: Any) -> bool:
 
 
 def resolve(module: str, qualname: str) -> Any:
-    """Import `module` and return what it has under `qualname`; the one place that imports."""
+    """Return what `module` has under `qualname`, or what is called otherwise now.
+
+    What cannot be found is given as a stand-in, see `missing`.
+    """
+    found, reason = _looked_for(module, qualname)
+    if reason is None:
+        return found
+    stored = _BY_NAME + f"{module}\0{qualname}".encode()
+    return _stand_in_by_name(stored, module, qualname, reason)
+
+
+def _looked_for(module: str, qualname: str) -> tuple[Any, str | None]:
+    """Import `module` and return what it has under `qualname`, or why that cannot be had.
+
+    The one place that imports.
+    """
+    try:
+        found: Any = new_name(module, qualname)
+        if found is not None:
+            notes = current_notes()
+            if notes is not None:
+                notes.outdated = True
+            return found, None
+    except AttributeError as error:
+        return None, str(error)
     found = sys.modules.get(module)
     if found is None:
-        found = importlib.import_module(module)
-    return _find(found, qualname)
+        try:
+            found = importlib.import_module(module)
+        except ImportError as error:
+            return None, f"{type(error).__name__}: {error}"
+    try:
+        return _find(found, qualname), None
+    except AttributeError as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def named(module: str, qualname: str) -> Any:
+    """Return what a name finds; pickles that hold a stand-in name it through this function.
+
+    Streams of records are given one instead that asks the policy of the store.
+    """
+    return resolve(module, qualname)
+
+
+def _stand_in_by_name(stored: bytes, module: str, qualname: str, reason: str) -> Any:
+    made = stand_in(stored, module, qualname, reason, (named, (module, qualname)))
+    _class_bytes[made] = stored
+    return made
 
 
 def _find(module: types.ModuleType, qualname: str) -> Any:
@@ -72,12 +128,29 @@ def _find(module: types.ModuleType, qualname: str) -> Any:
     return found
 
 
+def version_of(cls: Any) -> int:
+    """Return the version of a class, which it says by `__richstore_version__`.
+
+    Raises:
+        EncodingError: that is no version.
+    """
+    version = getattr(cls, "__richstore_version__", 0)
+    if type(version) is not int or version < 0:
+        raise EncodingError(
+            f"the __richstore_version__ of {cls.__module__}.{cls.__qualname__} is {version!r}, and "
+            f"must be an int that is not negative"
+        )
+    return version
+
+
 def class_to_bytes(cls: type) -> bytes:
     """Return the stored form of a class."""
     stored = _class_bytes.get(cls)
     if stored is None:
+        version = version_of(cls)
         if is_importable(cls):
-            stored = _BY_NAME + f"{cls.__module__}\0{cls.__qualname__}".encode()
+            said = f"\0{version}" if version else ""
+            stored = _BY_NAME + f"{cls.__module__}\0{cls.__qualname__}{said}".encode()
         else:
             try:
                 stored = _BY_VALUE + pickle.dumps(_class_parts(cls), 5)
@@ -92,12 +165,92 @@ def class_to_bytes(cls: type) -> bytes:
     return stored
 
 
-def class_from_bytes(stored: bytes) -> type:
-    """Return the class whose stored form this is; the live one wherever there is one."""
+def name_in(stored: bytes) -> tuple[str, str]:
+    """Return the module and qualified name in the stored form of a class."""
     if stored[:1] == _BY_NAME:
-        module, qualname = stored[1:].decode().split("\0")
-        found: type = resolve(module, qualname)
-        return found
+        module, qualname = stored[1:].decode().split("\0")[:2]
+    else:
+        module, qualname = pickle.loads(stored[1:])[1:3]
+    return module, qualname
+
+
+def version_in(stored: bytes) -> int:
+    """Return the version in the stored form of a class."""
+    if stored[:1] == _BY_NAME:
+        said = stored[1:].split(b"\0")[2:]
+        return int(said[0]) if said else 0
+    parts = pickle.loads(stored[1:])
+    return int(parts[4]) if len(parts) > 4 else 0
+
+
+def upgraded(cls: Any, state: Any, version: int) -> Any:
+    """Return the state of an older version as the class's `upgrade` makes it.
+
+    Raises:
+        UpgradeError: it cannot.
+    """
+    check_version(cls, version)
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    said = f"an instance of {name} was written by version {version} of the class, and it has "
+    said += f"version {version_of(cls)} now"
+    upgrade = getattr(cls, "upgrade", None)
+    if upgrade is None:
+        raise UpgradeError(f"{said}, but no classmethod upgrade(cls, state, from_version)")
+    thread = threading.get_ident()
+    inside = thread in UPGRADING
+    UPGRADING.add(thread)
+    try:
+        made = upgrade(state, version)
+    except Exception as error:
+        raise UpgradeError(f"{said}; its upgrade raised {type(error).__name__}: {error}") from error
+    finally:
+        if not inside:
+            UPGRADING.discard(thread)
+    if made is None:
+        raise UpgradeError(f"{said}; its upgrade returned None, and has to return the new state")
+    return made
+
+
+# The threads that run the `upgrade` of a class.
+UPGRADING: set[int] = set()
+
+
+def check_version(cls: Any, version: int) -> None:
+    """Raise `UpgradeError` if a stored version is one that the class does not have yet."""
+    if version > version_of(cls):
+        raise UpgradeError(
+            f"an instance of {cls.__module__}.{cls.__qualname__} was written by version {version} "
+            f"of the class, and this program has version {version_of(cls)}; it needs the newer one"
+        )
+
+
+def is_current(stored: bytes, cls: type) -> bool:
+    """Tell whether the stored form of a class is the one that it is written with now."""
+    if stored == _class_bytes.get(cls) or isinstance(cls, MissingType):
+        return True
+    if stored[:1] == _BY_NAME:
+        return stored == class_to_bytes(cls)
+    # each pickle of a class by value may be another
+    if version_in(stored) != version_of(cls):
+        return False
+    old = new_name(*name_in(stored)) is not None or mentions_old_name(stored)
+    return not old or stored == class_to_bytes(cls)
+
+
+def class_from_bytes(stored: bytes) -> type:
+    """Return the class whose stored form this is; the live one wherever there is one.
+
+    For one that cannot be had there is a stand-in.
+    """
+    if stored[:1] == _BY_NAME:
+        module, qualname = name_in(stored)
+        found, reason = _looked_for(module, qualname)
+        if reason is None and not isinstance(found, type):
+            reason = f"it is a {type(found).__name__} now, and no class"
+        if reason is not None:
+            found = _stand_in_by_name(stored, module, qualname, reason)
+        cls: type = found
+        return cls
     return class_by_value(*pickle.loads(stored[1:]))
 
 
@@ -108,22 +261,71 @@ def by_value(thing: Any) -> tuple[Any, ...]:
     return function_by_value, (_dumps(thing),)
 
 
-def class_by_value(identity: str, module: str, qualname: str, stored: bytes) -> type:
+def class_by_value(
+    identity: str, module: str, qualname: str, stored: bytes, version: int = 0
+) -> type:
     """Return the live class of this identity or name, or else make it from its stored form."""
+    found = new_name(module, qualname)
+    if isinstance(found, type):
+        _note_old_name()
+        return found
     live = _live_by_id.get(identity)
     if live is None:
         live = _live_by_name(module, qualname)
     if live is None:
-        live = pickle.loads(stored)
-        _class_bytes[live] = _BY_VALUE + pickle.dumps((identity, module, qualname, stored), 5)
+        parts = (identity, module, qualname, stored, *((version,) if version else ()))
+        form = _BY_VALUE + pickle.dumps(parts, 5)
+        try:
+            live = _load_by_value(stored)
+        except RichStoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - unpickling code may raise anything
+            reason = f"its code cannot be loaded: {type(error).__name__}: {error}"
+            missing = stand_in(form, module, qualname, reason, (class_by_value, parts))
+            _class_bytes[missing] = form
+            made: type = missing
+            return made
+        if not mentions_old_name(stored):
+            _class_bytes[live] = form
         _id_of_class[live] = identity
+    if mentions_old_name(stored):
+        _note_old_name()
     _live_by_id[identity] = live
     return live
 
 
 def function_by_value(stored: bytes) -> Any:
     """Make a function from its stored form."""
-    return pickle.loads(stored)
+    try:
+        made = _load_by_value(stored)
+    except RichStoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 - unpickling code may raise anything
+        reason = f"its code cannot be loaded: {type(error).__name__}: {error}"
+        reduced = (function_by_value, (stored,))
+        return stand_in(b"f" + stored, "__main__", "function", reason, reduced)
+    if mentions_old_name(stored):
+        _note_old_name()
+    return made
+
+
+def _note_old_name() -> None:
+    notes = current_notes()
+    if notes is not None:
+        notes.outdated = True
+
+
+class _ByValueUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found, reason = _looked_for(module, name)
+        if reason is not None:
+            # a class cannot have a placeholder for its base
+            raise ImportError(f"{module}.{name} cannot be found ({reason})")
+        return found
+
+
+def _load_by_value(stored: bytes) -> Any:
+    return _ByValueUnpickler(io.BytesIO(stored)).load()
 
 
 def _live_by_name(module: str, qualname: str) -> type | None:
@@ -134,12 +336,14 @@ def _live_by_name(module: str, qualname: str) -> type | None:
     return found if isinstance(found, type) else None
 
 
-def _class_parts(cls: type, inside: tuple[Any, ...] = ()) -> tuple[str, str, str, bytes]:
+def _class_parts(cls: type, inside: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     identity = _id_of_class.get(cls)
     if identity is None:
         identity = _id_of_class[cls] = uuid.uuid4().hex
     _live_by_id[identity] = cls
-    return identity, cls.__module__, cls.__qualname__, _dumps(cls, inside)
+    parts = identity, cls.__module__, cls.__qualname__, _dumps(cls, inside)
+    version = version_of(cls)
+    return (*parts, version) if version else parts
 
 
 class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -152,6 +356,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type):
             obj = original_class(obj)
+            if isinstance(obj, MissingType) and obj is not Missing:
+                return obj._richstore_reduction
             known = obj in (type(None), type(NotImplemented), type(...))
             # Two classes that refer to each other would never end: the inner reference is
             # left to cloudpickle, which keeps both in one piece.

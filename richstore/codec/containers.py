@@ -2,7 +2,8 @@
 
 Pickle fills a subclass of list or dict through its `append` and `__setitem__`, so a class that
 does more than store there is not restored to what it was. Here the methods of the built-in base
-are used. `make` and `fill` are named in records; what they take and return is part of the format.
+are used. `make`, `fill` and `build` are named in records; what they take and return is part of the
+format.
 """
 
 from __future__ import annotations
@@ -12,7 +13,22 @@ import copyreg
 import types
 from typing import Any
 
-__all__ = ["attributes", "base_of", "extra", "fill", "items", "make", "set_attribute"]
+from richstore.codec.classes import version_of
+from richstore.codec.missing import Missing, MissingType, keep_state, kept_of
+from richstore.codec.notes import current_notes
+
+__all__ = [
+    "attributes",
+    "base_of",
+    "build",
+    "extra",
+    "fill",
+    "items",
+    "make",
+    "put",
+    "restore",
+    "set_attribute",
+]
 
 MAPS: tuple[type, ...] = (collections.OrderedDict, dict)
 LISTS: tuple[type, ...] = (list, collections.deque)
@@ -46,6 +62,10 @@ def extra(raw: Any) -> Any:
 
 def make(cls: type, argument: Any) -> Any:
     """Return an empty instance."""
+    if isinstance(cls, MissingType):
+        stand_in: Any = Missing.__new__(cls)  # type: ignore[arg-type]
+        kept_of(stand_in).made = (make, (cls, argument))
+        return stand_in
     base: Any
     for base in VALUES:
         if issubclass(cls, base):
@@ -71,9 +91,54 @@ def items(raw: Any) -> Any:
     return list(base.__iter__(raw))
 
 
-def fill(raw: Any, state: tuple[Any, dict[str, Any]]) -> None:
+def fill(raw: Any, state: tuple[Any, ...]) -> None:
+    """Put what `items` and `attributes` returned, and a version of the class, into an instance.
+
+    The attributes of an older version are put there as they are, and upgraded when all is read.
+    """
+    if isinstance(type(raw), MissingType):
+        keep_state(raw, fill, state)
+        return
+    inside, named, *rest = state
+    put(raw, inside, named)
+    _note_version(raw, rest[0] if rest else 0, named)
+
+
+def build(raw: Any, state: tuple[int, Any]) -> None:
+    """Give an object the state that a version of its class had; an old one when all is read."""
+    if isinstance(type(raw), MissingType):
+        keep_state(raw, build, state)
+    elif not _note_version(raw, *state):
+        restore(raw, state[1])
+
+
+def _note_version(raw: Any, version: int, state: Any) -> bool:
+    """Note the version of a state; return whether it has to be upgraded."""
+    notes = current_notes()
+    if notes is None:
+        return False
+    if version == version_of(type(raw)):
+        notes.current.add(id(raw))
+        return False
+    notes.pending[id(raw)] = raw, version, state
+    return True
+
+
+def restore(raw: Any, state: Any) -> None:
+    """Give an object a state, as pickle does."""
+    if hasattr(raw, "__setstate__"):
+        raw.__setstate__(state)
+        return
+    slots: dict[str, Any] = {}
+    if isinstance(state, tuple) and len(state) == 2:
+        state, slots = state
+    vars(raw).update(state or {})
+    for name, value in (slots or {}).items():
+        set_attribute(raw, name, value)
+
+
+def put(raw: Any, inside: Any, named: dict[str, Any]) -> None:
     """Put what `items` and `attributes` returned into an empty instance."""
-    inside, named = state
     base = base_of(type(raw))
     if base is object:
         if inside is not None:

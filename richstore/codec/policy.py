@@ -15,16 +15,11 @@ class ClassPolicy:
     __slots__ = ()
 
     def find(self, module: str, qualname: str) -> Any:
-        """Return the class or function of a name.
-
-        Raises:
-            ImportError: there is no such module.
-            AttributeError: the module has nothing of that name.
-        """
+        """Return the class or function of a name, or a stand-in if there is none."""
         return classes.resolve(module, qualname)
 
     def class_of(self, stored: bytes) -> type:
-        """Return the class whose stored form this is."""
+        """Return the class whose stored form this is, or a stand-in if it cannot be had."""
         return classes.class_from_bytes(stored)
 
 

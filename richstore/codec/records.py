@@ -30,6 +30,9 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
+from richstore.codec.classes import named
+from richstore.codec.missing import MissingType, kept_of
+from richstore.codec.notes import Notes, current_notes, reading
 from richstore.codec.opcodes import POP, STOP, put
 from richstore.codec.policy import ANY, ClassPolicy
 from richstore.errors import CorruptionError, FormatError
@@ -327,6 +330,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "richstore.":
             return self.wrap
+        if (module, name) == _NAMED:
+            return self.classes.find
         return self.classes.find(module, name)
 
 
@@ -337,6 +342,7 @@ def decode(
     wrap: Callable[[int, Any], Any] = _identity,
     *,
     plain: bool = False,
+    notes: Notes | None = None,
 ) -> Any:
     """Run a record's stream and return its value.
 
@@ -347,6 +353,7 @@ def decode(
         classes: finds the classes and functions that it names.
         wrap: makes the face of a built node from its slot and raw object.
         plain: lists, dicts and sets are made by the stream and not taken from `containers`.
+        notes: takes note of what is not as it would be written now.
     """
     prelude = _prelude(parts.table, plain)
     stream = parts.stream
@@ -358,7 +365,12 @@ def decode(
     unpickler = _Unpickler(io.BytesIO(data), buffers=containers)
     unpickler.wrap = wrap
     unpickler.classes = classes
-    return unpickler.load()
+    with reading(notes or Notes()):
+        return unpickler.load()
+
+
+# How what cannot be found is named.
+_NAMED = (named.__module__, named.__qualname__)
 
 
 # The opcodes that ask for a class, and so for an unpickler of our own.
@@ -372,7 +384,12 @@ def load_blob(blob: bytes, classes: ClassPolicy = ANY) -> Any:
     """Return the value of `dump_blob`."""
     unpickler = _Unpickler(io.BytesIO(blob))
     unpickler.classes = classes
-    return unpickler.load()
+    with reading(current_notes() or Notes()):
+        found = unpickler.load()
+    if type(type(found)) is MissingType:
+        # written again as it was, with what refers to itself in it
+        kept_of(found).whole = load_blob, (blob,)
+    return found
 
 
 def _prelude(table: array[int], plain: bool) -> bytes:

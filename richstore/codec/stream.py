@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from richstore.codec import classes
+from richstore.codec.missing import Missing, MissingType, kept_of, reduction
 from richstore.codec.opcodes import (
     BUILD,
     BUILD_POP,
@@ -160,11 +161,15 @@ def _reduce_global(obj: Any) -> Any:
         original = classes.original_class(obj)
         if original is not obj:
             return classes.original_class, (original,)
+        if type(obj) is MissingType and obj is not Missing:
+            return obj._richstore_reduction
         if classes.is_importable(obj) or obj in _NAMELESS:
             return NotImplemented
         return classes.by_value(obj)
     if type(obj) is _FUNCTION and not classes.is_importable(obj):
         return classes.by_value(obj)
+    if type(type(obj)) is MissingType:
+        return reduction(obj.__class__, kept_of(obj))
     return NotImplemented
 
 

@@ -30,6 +30,7 @@ from richstore.nodes.frozen import _instance_kind, frozen_value
 from richstore.nodes.generic import generic_kind
 from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import layout_of
+from richstore.nodes.missing import MissingKind
 from richstore.nodes.plain import nodes_in, plain
 from richstore.nodes.spread import SPREAD_OPERATIONS
 from richstore.nodes.spread.base import FrozenView
@@ -37,7 +38,16 @@ from richstore.nodes.transactional import transactional
 from richstore.record import Record
 from richstore.transaction import Transaction
 
-__all__ = ["Faces", "FrozenView", "frozen_value", "is_face", "is_tracked", "plain", "transactional"]
+__all__ = [
+    "Faces",
+    "FrozenView",
+    "MissingKind",
+    "frozen_value",
+    "is_face",
+    "is_tracked",
+    "plain",
+    "transactional",
+]
 
 _CONTAINERS: dict[int, Any] = {records.LIST: LIST, records.DICT: DICT, records.SET: SET}
 

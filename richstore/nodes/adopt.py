@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from richstore.codec.missing import MissingType, kept_of
 from richstore.codec.sealed import Sealed
 from richstore.codec.stream import dump_blob
 from richstore.errors import EncodingError
@@ -90,6 +91,8 @@ def is_atom(value: Any) -> bool:
         return True
     if issubclass(kind, _IMMUTABLE_BASES):
         return not getattr(value, "__dict__", None)
+    if type(kind) is MissingType and not kept_of(value).is_node:
+        return True
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.generic)
 
@@ -197,6 +200,8 @@ class Adopter:
             )
         if isinstance(value, (tuple, frozenset)) and not getattr(value, "__dict__", None):
             return self._adopt_immutable(value)
+        if type(type(value)) is MissingType and not kept_of(value).is_node:
+            return INSIDE[0](self, value)
         if is_atom(value):
             return value
         if isinstance(value, _CODE):
@@ -277,6 +282,9 @@ class Adopter:
             self.record.take_in(node)
             node.uid = -1
 
+
+# Filled by `nodes.missing`: what adopts a placeholder that is a part of an immutable value.
+INSIDE: list[Callable[[Adopter, Any], Any]] = []
 
 # Also filled by the kinds: built-in container → what adopts one that holds only atoms.
 SIMPLE: dict[type, Any] = {}

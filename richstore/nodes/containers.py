@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Any
 
 from richstore.codec import records, stream
+from richstore.codec.missing import MissingType
 from richstore.node import Node
 from richstore.nodes import operations as op
 from richstore.nodes.adopt import ATOMS, FEW, HANDLERS, SIMPLE, Adopter
@@ -249,7 +250,7 @@ class ContainerKind(ABC):
             get = getattr(type(item), "_richstore_node_", None)
             if get is not None:
                 kids.append(get(item))
-            elif isinstance(item, (tuple, frozenset)):
+            elif isinstance(item, (tuple, frozenset)) or type(type(item)) is MissingType:
                 kids += nodes_in(item)
         return kids
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from richstore.codec import records
+from richstore.codec.notes import Notes
 from richstore.errors import CorruptionError
+from richstore.loading import old_versions_in
 from richstore.node import Node
 from richstore.nodes.adopt import is_atom
 from richstore.nodes.base import is_face, node_of, set_class
@@ -40,12 +42,15 @@ def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
                 _read_shared(view, other)
             except Exception as error:  # noqa: BLE001 - the view decides
                 view.unreadable(node, error)
+        while outermost and view.upgrades:
+            _upgrade(*view.upgrades.pop(0))
     except BaseException as error:
         if isinstance(error, Exception):
             view.explain(error, name)
         if outermost:
             # nobody may meet what was made for it, which is not filled
             view.todo.clear()
+            view.upgrades.clear()
             for uid in list(view.shared)[known:]:
                 del view.shared[uid]
         raise
@@ -66,11 +71,15 @@ def _read_shared(view: FrozenView, name: bytes) -> Any:
 def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
     parts = records.parse(name, stored)
     class_table = list(map(view.classes.class_of, parts.classes))
+    old_versions, _ = old_versions_in(parts.classes, class_table)
+    upgrades: dict[Node, int] = {}
+    notes = Notes()
     table = parts.table
     nodes: list[Node] = []
     containers: list[Any] = []
     links = iter(parts.links)
     uids: dict[int, int] = {}
+    built: set[int] = set()
     for at in range(0, len(table), 3):
         slot, uid, head = table[at : at + 3]
         uid += parts.base
@@ -96,21 +105,47 @@ def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
         else:
             nodes.append(node)
             containers += kind.containers(node)
+            if head >= records.FIRST_CLASS and kind.cls in old_versions:
+                upgrades[node] = old_versions[kind.cls]
+                kind.collect(node)
 
     def wrap(slot: int, raw: Any) -> Any:
         node = _wrap(raw)
         node.uid = uids[slot]
+        built.add(node.uid)
         nodes.append(node)
         return node.face
 
-    value = records.decode(parts, containers, view.classes, wrap)
+    value = records.decode(parts, containers, view.classes, wrap, notes=notes)
     for node in nodes:
+        found = None
+        if node in upgrades:
+            found = upgrades[node], node.work
+        elif node.uid in built:
+            kind = node.kind
+            found = kind.outdated(node, notes)
+        if found is not None:
+            # when all is there that it refers to
+            view.upgrades.append((node, *found))
+            continue
         node.kind.loaded(node)
+        if getattr(node.kind, "defaults", None):
+            kind = node.kind
+            kind.replace(node, freeze)
         set_class(node.face, node.kind.frozen)
     main = node_of(value)
     if main is not None and name[:1] != PAGE:
         view.shared[main.uid] = main
     return value
+
+
+def _upgrade(node: Node, version: int, state: Any) -> None:
+    """Give an instance the state that its class makes of an older one."""
+    kind: Any = node.kind
+    kind.upgrade(node, version, state)
+    kind.loaded(node)
+    kind.replace(node, freeze)
+    set_class(node.face, kind.frozen)
 
 
 def _new(uid: int, head: int, cls: type | None) -> Node:
@@ -170,6 +205,7 @@ def freeze(value: Any) -> Any:
     kind: Any = _KINDS.get(type(value))
     if kind is None:
         node = _wrap(value)
+        node.kind.loaded(node)
         set_class(node.face, node.kind.frozen)
         return node.face
     node = kind.make(None, -1, -1, kind.frozen)

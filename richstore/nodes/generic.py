@@ -23,7 +23,9 @@ from types import FunctionType
 from typing import Any
 
 from richstore.codec import containers, records, stream
-from richstore.errors import EncodingError, ReadOnlyError
+from richstore.codec.classes import upgraded, version_of
+from richstore.codec.notes import Notes
+from richstore.errors import EncodingError, ReadOnlyError, UpgradeError
 from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, Adopter, is_atom
 from richstore.nodes.base import (
@@ -111,7 +113,7 @@ class GenericKind:
         if self.base is None:
             return _copy_opaque(raw)
         made = containers.make(self.cls, containers.extra(raw))
-        containers.fill(made, (containers.items(raw), containers.attributes(raw)))
+        containers.put(made, containers.items(raw), containers.attributes(raw))
         return made
 
     def state(self, raw: Any) -> Any:
@@ -145,7 +147,7 @@ class GenericKind:
         named = containers.attributes(raw)
         named = {name: adopt(value, f".{name}") for name, value in named.items()}
         containers.clear(raw)
-        containers.fill(raw, (inside, named))
+        containers.put(raw, inside, named)
         if not _same_state(before, self.state(raw)):
             value = containers.extra(raw)
             if isinstance(value, (tuple, frozenset)) and not all(map(is_atom, value)):
@@ -218,7 +220,10 @@ class GenericKind:
         raw = node.work
         if self.base is None:
             return records.load_blob, (stream.dump_blob(raw),)
-        state = (containers.items(raw), containers.attributes(raw))
+        version = version_of(self.cls)
+        state: tuple[Any, ...] = (containers.items(raw), containers.attributes(raw))
+        if version:
+            state = (*state, version)
         return (
             containers.make,
             (self.cls, containers.extra(raw)),
@@ -253,6 +258,33 @@ class GenericKind:
         """Nothing: every use of a generic proxy asks for its content."""
 
     settle = expire
+
+    def outdated(self, node: Node, notes: Notes) -> tuple[int, Any] | None:
+        """Return version and attributes of an object of an older version; None: it is current."""
+        pending = notes.pending.get(id(node.content))
+        return None if pending is None else pending[1:]
+
+    def upgrade(self, node: Node, version: int, state: Any) -> None:
+        """Give an object the attributes that its class makes of older ones."""
+        raw = node.content
+        named = upgraded(self.cls, dict(state), version)
+        if not isinstance(named, dict):
+            raise UpgradeError(
+                f"{self.cls.__qualname__}.upgrade returned a {type(named).__name__}, and has to "
+                f"return a dict of attributes"
+            )
+        for name in containers.attributes(raw):
+            object.__delattr__(raw, name)
+        for name, value in named.items():
+            containers.set_attribute(raw, name, value)
+        if node.record is not None:
+            adopter = Adopter(None, node.record)
+            self.adopt_inside(raw, adopter, adopter.hashed)
+
+    def replace(self, node: Node, change: Callable[[Any], Any]) -> None:
+        """Replace the attributes of a snapshot's object."""
+        for name, value in containers.attributes(node.content).items():
+            containers.set_attribute(node.content, name, change(value))
 
     def loaded(self, node: Node) -> None:
         """Nothing: `take` was told."""

@@ -18,17 +18,20 @@ Code that goes around `__setattr__` (a frozen dataclass that fills a cache with
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import copyreg
+import dataclasses
 import functools
 import weakref
 from collections.abc import Callable, Iterable
 from types import MemberDescriptorType
 from typing import Any
 
-from richstore.codec import records, stream
-from richstore.codec.classes import class_to_bytes
-from richstore.errors import EncodingError
+from richstore.codec import containers, records, stream
+from richstore.codec.classes import class_to_bytes, upgraded, version_of
+from richstore.codec.notes import Notes
+from richstore.errors import EncodingError, UpgradeError
 from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, FEW, Adopter
 from richstore.nodes.attributes import (
@@ -49,7 +52,7 @@ from richstore.nodes.layout import Layout, layout_of
 from richstore.nodes.plain import Plain, nodes_in, plain
 from richstore.record import Record
 
-__all__ = ["InstanceKind", "Tracked", "kind_of"]
+__all__ = ["KINDS", "InstanceKind", "Tracked", "kind_of"]
 
 # Attributes that compiled code of their library insists on having as built-in containers.
 _RAW = frozenset(("__pydantic_fields_set__",))
@@ -93,6 +96,9 @@ class InstanceKind:
         self.loading = _variant(clean, native)
         # the same for a face that others may hold: they wait until it is filled
         self.reloading = _variant(self.loading, _WAITING)
+        # and for one whose state is of an older version of the class, and is to be upgraded first
+        self.collecting: type | None = None
+        self.defaults = _defaults(layout)
 
     def new(self, cls: type) -> Any:
         """Return a face without attributes."""
@@ -230,16 +236,19 @@ class InstanceKind:
         # the methods of the user's class run on the face; ours would give a plain copy
         cls: Any = self.cls
         layout = self.layout
+        if cls in copyreg.dispatch_table:
+            return copyreg.dispatch_table[cls](face)
         if layout.own_reduce and not layout.own_reduce_ex:
             return cls.__reduce__(face)
-        parts = cls.__reduce_ex__(face, 5)
-        if not layout.own_reduce_ex:
-            # copyreg.__newobj__ is given the generated class first, and the default state
-            function, (_, *rest), state, *more = parts
-            if layout.getstate is None:
-                state = layout.pickled_state(face)
-            parts = (function, (cls, *rest), state, *more)
-        return parts
+        if layout.own_reduce_ex:
+            return cls.__reduce_ex__(face, 5)
+        # the default one would ask the generated class how it is pickled
+        state = layout.pickled_state(face) if layout.getstate is None else layout.getstate(face)
+        if hasattr(cls, "__getnewargs_ex__"):
+            arguments, named = cls.__getnewargs_ex__(face)
+            return copyreg.__newobj_ex__, (cls, arguments, named), state  # type: ignore[attr-defined]
+        arguments = cls.__getnewargs__(face) if hasattr(cls, "__getnewargs__") else ()
+        return copyreg.__newobj__, (cls, *arguments), state  # type: ignore[attr-defined]
 
     def hashed(self, node: Node) -> list[Node]:
         """Return nothing: an instance hashes none of its attributes when it is read."""
@@ -258,7 +267,8 @@ class InstanceKind:
             return stream.object_fragment(node.slot, pickler.body(state))
         if self.standard:
             return stream.object_fragment(node.slot, pickler.body(self._reduction(node)))
-        make, fill = stream.built_fragment(node.slot, pickler, self._reduction(node))
+        parts = with_version(self.cls, self._reduction(node))
+        make, fill = stream.built_fragment(node.slot, pickler, parts)
         return make + fill
 
     # --- reading records ---
@@ -288,22 +298,92 @@ class InstanceKind:
             self.layout.set_state(face, {})
         return [face]
 
+    def collect(self, node: Node) -> None:
+        """Let the state that is about to be read, of an older version, be kept for `upgrade`."""
+        if self.collecting is None:
+            self.collecting = _variant(self.reloading, {"__setstate__": _collect_state})
+        set_class(node.face, self.collecting)
+        node.work = None
+
+    def outdated(self, node: Node, notes: Notes) -> tuple[int, Any] | None:
+        """Return version and state of a node that the stream has made; None: it is current."""
+        raw = node.work
+        pending = notes.pending.get(id(raw))
+        if pending is not None:
+            return pending[1:]
+        if not version_of(self.cls) or id(raw) in notes.current or self.standard:
+            return None
+        before, after = self.layout.state(node.face), self.layout.state(raw)
+        if before.keys() == after.keys() and all(before[name] is after[name] for name in after):
+            # its arguments said all
+            return None
+        # written when the class had no version, and filled by pickle itself
+        node.work = None
+        return 0, self.layout.pickled_state(raw)
+
+    def upgrade(self, node: Node, version: int, state: Any) -> None:
+        """Give an instance the state that its class makes of an older one."""
+        layout = self.layout
+        state = upgraded(self.cls, state, version)
+        set_class(node.face, self.reloading)
+        # what its arguments have made of it
+        made = {} if self.standard or node.work is None else layout.state(node.work)
+        node.work = None
+        layout.set_state(node.face, made)
+        try:
+            if layout.setstate is not None:
+                layout.setstate(node.face, state)
+            else:
+                layout.unpickle_state(node.face, state)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise UpgradeError(
+                f"the state that {self.cls.__qualname__}.upgrade returned does not fit the class "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        record = node.record
+        if record is not None:
+            adopter = Adopter(None, record)
+            layout.set_state(node.face, self._adopted(layout.state(node.face), adopter))
+
+    def replace(self, node: Node, change: Callable[[Any], Any]) -> None:
+        """Replace what a snapshot's instance holds."""
+        state = self.layout.state(node.face)
+        self.layout.set_state(node.face, {name: change(one) for name, one in state.items()})
+
     def loaded(self, node: Node) -> None:
         """Let the face be clean; adopt what the class's own `__setstate__` made."""
         record = node.record
-        if type(node.face) is self.reloading and self.is_simple and node.work is not None:
+        is_beside = self.standard and self.is_simple and node.work is not None
+        if type(node.face) is self.reloading and is_beside:
             self.layout.set_state(node.face, node.work)
+            node.work = None
+        if not self.standard and node.work is not None:
+            # what the stream has filled since `take` was told
+            self.layout.set_state(node.face, self.layout.state(node.work))
             node.work = None
         if not self.keeps_fragment and record is not None:
             adopter = Adopter(None, record)
             self.layout.set_state(node.face, self._adopted(self.layout.state(node.face), adopter))
+        if self.defaults:
+            self._add_defaults(node)
         self.settle(node)
+
+    def _add_defaults(self, node: Node) -> None:
+        """Give an instance the fields that its dataclass did not have when it was written."""
+        known = self.layout.state(node.face)
+        for name, make in self.defaults.items():
+            if name not in known:
+                value = make()
+                if node.record is not None:
+                    value = self._adopted_one(name, value, Adopter(None, node.record))
+                self.layout.set_one(node.face, name, value)
 
     def take(self, node: Node, raw: Any) -> None:
         """Take over the attributes of a raw instance that the class's own reduction made."""
         face = node.face
         set_class(face, self.reloading if type(face) is self.mediated else self.loading)
-        node.work = None
+        # its state may come later in the stream
+        node.work = raw
         self.layout.set_state(face, self.layout.state(raw))
 
     # --- looking inside ---
@@ -336,6 +416,36 @@ class InstanceKind:
         else:
             layout.unpickle_state(made, state)
         return made
+
+
+def _defaults(layout: Layout) -> dict[str, Callable[[], Any]]:
+    """Return what makes the defaults of a dataclass that are no attributes of the class."""
+    cls: Any = layout.cls
+    setstate = layout.setstate
+    if not dataclasses.is_dataclass(cls) or (
+        setstate is not None and setstate.__module__ != "dataclasses"
+    ):
+        return {}
+    found: dict[str, Callable[[], Any]] = {}
+    for field in dataclasses.fields(cls):
+        if field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory
+        elif field.default is not dataclasses.MISSING and field.name in layout.slots:
+            found[field.name] = functools.partial(_same, field.default)
+    return found
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def with_version(cls: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a reduction whose state says the version of the class, if it has one."""
+    version = version_of(cls)
+    function, arguments, state, items, pairs, setter = (*parts, *(None,) * 4)[:6]
+    if not version or state is None or setter is not None:
+        return parts
+    return function, arguments, (version, state), items, pairs, containers.build
 
 
 def rebuilt(parts: tuple[Any, ...]) -> Any:
@@ -465,9 +575,16 @@ def _load_state(self: Any, state: Any) -> None:
         kind.layout.unpickle_state(self, state)
 
 
+def _collect_state(self: Any, state: Any) -> None:
+    """Keep a state of an older version while a record is being read."""
+    node: Any = node_of(self)
+    node.work = state
+
+
 def _is_filling(self: Any, node: Node) -> bool:
     """Tell whether the calling thread, which has locked the tracker, fills an instance."""
-    return type(self) is node.kind.reloading  # type: ignore[attr-defined]
+    kind: Any = node.kind
+    return type(self) is kind.reloading or type(self) is kind.collecting
 
 
 def _waiting_getattribute(self: Any, name: str) -> Any:
@@ -503,8 +620,8 @@ def _waiting_delattr(self: Any, name: str) -> None:
 
 def _lock_of(node: Node) -> Any:
     """Return the lock under which the record of a node is loaded."""
-    assert node.home is not None
-    return node.home.tracker.lock
+    # nobody else has one of a snapshot yet
+    return contextlib.nullcontext() if node.home is None else node.home.tracker.lock
 
 
 _WAITING = {
@@ -560,6 +677,8 @@ def _runs_code(self: Any, name: str) -> bool:
 # --- kinds by class
 # -----------------------------------------------------------------------------------
 
+# By metaclass, kinds of their own; filled by `nodes.missing`.
+KINDS: dict[type, type[InstanceKind]] = {}
 _kinds: weakref.WeakKeyDictionary[type, InstanceKind] = weakref.WeakKeyDictionary()
 
 
@@ -571,5 +690,6 @@ def kind_of(layout: Layout) -> InstanceKind:
     """
     found = _kinds.get(layout.cls)
     if found is None:
-        found = _kinds[layout.cls] = InstanceKind(layout)
+        made = KINDS.get(type(layout.cls), InstanceKind)
+        found = _kinds[layout.cls] = made(layout)
     return found

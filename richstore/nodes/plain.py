@@ -9,8 +9,10 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from richstore.codec import stream
+from richstore.codec.missing import MissingType, kept_of, reduction
 from richstore.node import Node
-from richstore.nodes.base import node_of
+from richstore.nodes.base import is_face, node_of
 
 __all__ = ["SAME", "Plain", "plain", "reduce_plain"]
 
@@ -203,4 +205,8 @@ def nodes_in(value: Any) -> list[Node]:
         return [node]
     if isinstance(value, (tuple, frozenset)):
         return [node for item in value for node in nodes_in(item)]
+    if type(type(value)) is MissingType:
+        # it stands for what may hold mutables as a tuple does
+        found = stream.faces_in(reduction(type(value), kept_of(value)), is_face)
+        return [node for face in found if (node := node_of(face)) is not None]
     return []

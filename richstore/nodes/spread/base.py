@@ -64,6 +64,8 @@ class FrozenView:
         # be read, each with the name of that
         self.shared: dict[int, Node] = {}
         self.todo: list[tuple[Node, bytes]] = []
+        # instances of older versions of their classes, each with the version and its state
+        self.upgrades: list[tuple[Node, int, Any]] = []
         self.busy = False
         self.cells: dict[bytes, Any] = {}
         # the records that have spread containers, by spread id
@@ -87,8 +89,7 @@ class FrozenView:
 
     def explain(self, error: Exception, name: bytes) -> None:
         """Let the error of a record, or of one it refers to, say which value was being read."""
-        if isinstance(error, (CorruptionError, FormatError)):
-            explain(error, self.place(name))
+        explain(error, self.place(name))
 
     def get(self, name: bytes) -> bytes | None:
         """Return what is stored under an engine key."""
@@ -134,6 +135,19 @@ class FrozenView:
             if len(self.kept) > _KEPT:
                 self.kept.popitem(last=False)
         return found
+
+
+class _Borrowed:
+    """A view that somebody else closes."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.view, name)
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class SpreadContent(Spread):
@@ -458,8 +472,11 @@ class SpreadContent(Spread):
                         return self
                     if not isinstance(content, SpreadContent):
                         return content
-                    view = tracker.engine.read()
-                    if view.id == tracker.seen:
+                    if tracker.upgrade_view is None:
+                        view = tracker.engine.read()
+                    else:
+                        view = _Borrowed(tracker.upgrade_view)
+                    if view.id == tracker.seen or tracker.upgrade_view is not None:
                         frozen = FrozenView(view, frozen_value, tracker.classes)
                         frozen.owners[content.cid] = node.record.root.name
                         return type(content)(None, content.cid, frozen)
