@@ -13,6 +13,7 @@ from richstore.errors import (
     LockTimeoutError,
     ReadOnlyError,
     RichStoreError,
+    UntrustedClassError,
 )
 from richstore.nodes import is_tracked, plain, transactional
 from richstore.snapshot import Snapshot
@@ -38,6 +39,7 @@ __all__ = [
     "Stats",
     "Store",
     "Transaction",
+    "UntrustedClassError",
     "document",
     "is_tracked",
     "open",

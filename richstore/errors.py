@@ -4,6 +4,7 @@
 RichStoreError
 ├── KeyTypeError       (TypeError)     a key of a kind that cannot be ordered and stored
 ├── EncodingError      (TypeError)     a value that cannot be stored; `path` leads to the culprit
+├── UntrustedClassError                a class or function that the file's `classes` do not allow
 ├── ReadOnlyError      (TypeError)     a change through a snapshot or a store opened with "r"
 ├── DetachedError      (RuntimeError)  a change to a container that has left the store
 ├── ClosedError        (ValueError)    a store or snapshot used after close()
@@ -18,6 +19,8 @@ Each message says what was wrong, where, and what to do. This module imports not
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = [
     "ClosedError",
     "ConflictError",
@@ -27,8 +30,10 @@ __all__ = [
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
+    "PlacedError",
     "ReadOnlyError",
     "RichStoreError",
+    "UntrustedClassError",
     "explain",
 ]
 
@@ -45,8 +50,8 @@ class KeyTypeError(RichStoreError, TypeError):
     """
 
 
-class EncodingError(RichStoreError, TypeError):
-    """A value cannot be stored.
+class PlacedError(RichStoreError):
+    """An error that says where in a value it was: the base of `EncodingError` and another.
 
     Args:
         reason: what was wrong and what to do, without the place.
@@ -61,9 +66,20 @@ class EncodingError(RichStoreError, TypeError):
     def __str__(self) -> str:
         return f"at {self.path}: {self.reason}" if self.path else self.reason
 
-    def inside(self, step: str) -> EncodingError:
+    def inside(self, step: str) -> Self:
         """Return the same error as seen from one container further out."""
         return type(self)(self.reason, step + self.path)
+
+
+class EncodingError(PlacedError, TypeError):
+    """A value cannot be stored."""
+
+
+class UntrustedClassError(PlacedError):
+    """What is stored names a class or function that is not allowed, or would if it were stored.
+
+    Nothing of it was imported or called. What is allowed is said by `classes` of `open()`.
+    """
 
 
 class ReadOnlyError(RichStoreError, TypeError):
@@ -99,7 +115,10 @@ _IN_VALUE = "in the value at "
 
 def explain(error: Exception, place: str, path: str = "") -> None:
     """Let an error say which value could not be read, of which file; unless it does so already."""
-    if not isinstance(error, (CorruptionError, FormatError)):
+    if isinstance(error, UntrustedClassError):
+        if not error.path:
+            error.path = place
+    elif not isinstance(error, (CorruptionError, FormatError)):
         error.add_note(f"richstore: while reading the value at {place} of {path}")
     elif not str(error).startswith(_IN_VALUE):
         error.args = (f"{_IN_VALUE}{place}: {error}",)

@@ -11,18 +11,18 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from richstore.codec import records
-from richstore.codec.policy import ANY
+from richstore.codec.policy import ANY, ClassPolicy, policy_of, same_policy
 from richstore.copying import copy_file
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
-from richstore.errors import ClosedError, EncodingError, ReadOnlyError
+from richstore.errors import ClosedError, PlacedError, ReadOnlyError
 from richstore.group_commit import run
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, FrozenView, frozen_value, plain
@@ -30,6 +30,7 @@ from richstore.nodes.adopt import Adopter, is_plain
 from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
+from richstore.ownership import default_policy
 from richstore.reclaiming import compact
 from richstore.record import Record
 from richstore.scope import Scope
@@ -42,6 +43,8 @@ from richstore.verification import Report, verify
 __all__ = ["Store", "open"]
 
 D = TypeVar("D")
+# What can be given as `classes`.
+Classes = str | Iterable[Any] | Callable[[str], Any]
 _MISSING: Any = object()
 _opening = threading.RLock()
 # by id: a mapping compares by content and so has no hash
@@ -59,6 +62,7 @@ def open(
     cache_size: int = CACHE_SIZE,
     map_size: int | None = None,
     allow_network: bool = False,
+    classes: Classes | None = None,
 ) -> Store:
     """Open a store: one file, made if it is missing.
 
@@ -76,6 +80,12 @@ def open(
             holds them.
         map_size: bytes of address space to begin with; it grows by itself.
         allow_network: open a file on a network file system, where locks may not hold.
+        classes: which classes and functions may be imported, made and called that the file names.
+            `"any"`: all. `"none"`: none. A list of classes and modules: these, and what the modules
+            themselves define. A function: those for which it returns true, given
+            `"module.Name"`. Built-in containers and the standard value types are always read. By
+            default `"any"` for a file that nobody but its owner, who is you, may write, and
+            `"none"` for every other one. All handles of a process on a file share it.
 
     Returns:
         The store. Close it, or use it in a `with` block.
@@ -83,7 +93,8 @@ def open(
     Raises:
         OSError: the path cannot be opened, as `open()` would say it.
         FormatError: the file is not one of richstore's, or of a newer version.
-        ValueError: `flag` or `synchronous` is none of the words above.
+        ValueError: `flag`, `synchronous` or `classes` is none of the words above, or the file is
+            open in this process with a weaker `synchronous`, or with other `classes`.
 
     Example:
         >>> import richstore
@@ -97,13 +108,14 @@ def open(
     if not isinstance(path, str):
         raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
     _check_words(flag, synchronous)
+    policy = None if classes is None else policy_of(classes)
     engine: Engine | None = None
     store: Store | None = None
     try:
         with _opening:
             if path == "memory:":
                 engine = MemoryEngine()
-                tracker = _new_tracker(engine, cache_size)
+                tracker = _new_tracker(engine, cache_size, policy or ANY)
                 _prepare(tracker, "c", timeout)
             else:
                 engine = file = open_lmdb(
@@ -114,7 +126,7 @@ def open(
                     map_size=map_size,
                     allow_network=allow_network,
                 )
-                tracker = _tracker_of(file, flag, cache_size)
+                tracker = _tracker_of(file, flag, cache_size, policy)
                 _prepare(tracker, flag, timeout)
             store = Store(tracker, timeout, readonly=flag == "r")
             tracker.timeout = timeout
@@ -135,7 +147,7 @@ def store_on(
     engine: Engine, *, timeout: float | None, cache_size: int, kind: type[Store] | None = None
 ) -> Store:
     """Return a store on an engine that nobody else has opened, made if it is empty."""
-    tracker = _new_tracker(engine, cache_size)
+    tracker = _new_tracker(engine, cache_size, ANY)
     _prepare(tracker, "c", timeout)
     tracker.timeout = timeout
     store = (kind or Store)(tracker, timeout, readonly=False)
@@ -149,14 +161,17 @@ def _compact_file(path: str) -> None:
         store.compact()
 
 
-def _tracker_of(file: LmdbEngine, flag: str, cache_size: int) -> Tracker:
+def _tracker_of(
+    file: LmdbEngine, flag: str, cache_size: int, wanted: ClassPolicy | None
+) -> Tracker:
     """Return the tracker that the handles on a file share, made by the first of them."""
+    policy = _policy_on(file, wanted)
     # values of a handle that only reads must not be changed through another one
     name = "reading" if flag == "r" else "writing"
     known = file.shared.get(name)
     if isinstance(known, Tracker) and not known.closed:
         return known
-    tracker = _new_tracker(file, cache_size)
+    tracker = _new_tracker(file, cache_size, policy)
     tracker.readonly = flag == "r"
     file.shared[name] = tracker
     return tracker
@@ -169,8 +184,24 @@ def _check_words(flag: str, synchronous: str) -> None:
         raise ValueError(f"synchronous is {synchronous!r}, and must be 'full', 'normal' or 'off'")
 
 
-def _new_tracker(engine: Engine, cache_size: int) -> Tracker:
-    return Tracker(engine, Faces, partial(user_key, ANY), cache_size, ANY)
+def _policy_on(file: LmdbEngine, wanted: ClassPolicy | None) -> ClassPolicy:
+    """Return the policy that all handles on a file have, chosen by the first of them."""
+    known = file.shared.get("classes")
+    if isinstance(known, ClassPolicy):
+        if wanted is not None and not same_policy(wanted, known):
+            raise ValueError(
+                f"{file.path} is open in this process with other classes; open it with the same, "
+                f"or leave them out to take these"
+            )
+        return known
+    if wanted is None:
+        wanted = default_policy(os.fstat(file.fd), file.path)
+    file.shared["classes"] = wanted
+    return wanted
+
+
+def _new_tracker(engine: Engine, cache_size: int, classes: ClassPolicy) -> Tracker:
+    return Tracker(engine, Faces, partial(user_key, classes), cache_size, classes)
 
 
 def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
@@ -342,7 +373,7 @@ class Store(Reading, MutableMapping[Any, Any]):
                 # store[key] += … ends by assigning what is there already
                 return
         else:
-            kept = stored_key(key, name)
+            kept = stored_key(tracker.classes, key, name)
         record = Record(tracker, name, kept)
         value = source_of(value)
         if isinstance(value, Source):
@@ -352,7 +383,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         adopter = Adopter(transaction, record)
         try:
             record.value = adopter(value)
-        except EncodingError as error:
+        except PlacedError as error:
             adopter.undo()
             raise error.inside(f"[{key!r}]") from error.__cause__
         except BaseException:

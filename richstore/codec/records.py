@@ -220,6 +220,13 @@ def parse(name: bytes, record: bytes, *, check: bool = True) -> Parts:
     body = memoryview(record)[_ENVELOPE.size :]
     if check and zlib.crc32(body, zlib.crc32(name, flags)) != checksum:
         raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
+    try:
+        return _taken_apart(flags, body)
+    except (struct.error, IndexError, ValueError):
+        raise CorruptionError(f"record {name!r} is not made as records are") from None
+
+
+def _taken_apart(flags: int, body: memoryview) -> Parts:
     at = 0
     key: bytes | None = None
     count: int | None = None
@@ -345,6 +352,8 @@ def decode(
         wrap: makes the face of a built node from its slot and raw object.
         plain: lists, dicts and sets are made by the stream and not taken from `containers`.
     """
+    if classes.strict:
+        return _strict().decode(parts, containers, classes, wrap, plain)
     prelude = _prelude(parts.table, plain)
     stream = parts.stream
     # One frame around everything lets the unpickler read its input in one piece.
@@ -358,6 +367,13 @@ def decode(
     return unpickler.load()
 
 
+def _strict() -> Any:
+    """Return the strict reader, which loads much of the standard library that few need."""
+    from richstore.codec import strict
+
+    return strict
+
+
 # The opcodes that ask for a class, and so for an unpickler of our own.
 _IMPORTING = (0x93, 0x63, 0x69, 0x82, 0x83, 0x84)
 # The preludes of the tables seen lately: records that were written alike have the same slots.
@@ -367,6 +383,8 @@ _PRELUDES = 256
 
 def load_blob(blob: bytes, classes: ClassPolicy = ANY) -> Any:
     """Return the value of `dump_blob`."""
+    if classes.strict:
+        return _strict().load(blob, classes)
     unpickler = _Unpickler(io.BytesIO(blob))
     unpickler.classes = classes
     return unpickler.load()
@@ -433,8 +451,10 @@ class _ShapeUnpickler(pickle.Unpickler):
         return _Anything
 
 
-def shape(parts: Parts) -> Any:
+def shape(parts: Parts, classes: ClassPolicy = ANY) -> Any:
     """Return a record's value with stand-ins for instances, nothing of which is imported."""
+    if classes.strict:
+        return _strict().shape(parts, classes)
     stream = [b"\x80\x05\x95", b""]
     stands: list[Any] = []
     table = parts.table

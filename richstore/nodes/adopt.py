@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from richstore.codec.stream import dump_blob
-from richstore.errors import EncodingError
+from richstore.errors import EncodingError, PlacedError
 from richstore.node import Node, Spread
 from richstore.nodes.base import node_of
 from richstore.record import Record
@@ -140,7 +140,7 @@ class Adopter:
             if self.queue is None:
                 return self.complete(value)
             result = self._adopt(value, kind)
-        except EncodingError as error:
+        except PlacedError as error:
             # once: what comes from inside a deferred container has its whole path already
             if error.path or not self.path:
                 raise
@@ -165,7 +165,7 @@ class Adopter:
                 self.path = path
                 try:
                     fill()
-                except EncodingError as error:
+                except PlacedError as error:
                     if error.path:
                         raise
                     raise error.inside(_written(path)) from error.__cause__
@@ -194,7 +194,7 @@ class Adopter:
                 raise EncodingError(
                     "a bound method would be stored apart from its object; store the object"
                 )
-            dump_blob(value)
+            dump_blob(value, self.record.tracker.classes)
             return value
         return HANDLERS[object](self, value, value)
 

@@ -65,6 +65,7 @@ def _read_shared(view: FrozenView, name: bytes) -> Any:
 
 def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
     parts = records.parse(name, stored)
+    view.classes.check_parts(name, parts, None)
     class_table = list(map(view.classes.class_of, parts.classes))
     table = parts.table
     nodes: list[Node] = []

@@ -23,6 +23,7 @@ from types import FunctionType
 from typing import Any
 
 from richstore.codec import containers, records, stream
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.errors import EncodingError, ReadOnlyError
 from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, Adopter, is_atom
@@ -167,6 +168,7 @@ class GenericKind:
                 )
         else:
             raw = self.copy(content)
+            adopter.record.tracker.classes.check_storable(self.cls)
         node = self.make(None, -1, -1, self.clean, raw)
         adopter.remember(original, node.face)
         self.adopt_inside(raw, adopter, adopter.hashed)
@@ -217,7 +219,7 @@ class GenericKind:
         """Return how the object is made again, in the form of a pickle reduction."""
         raw = node.work
         if self.base is None:
-            return records.load_blob, (stream.dump_blob(raw),)
+            return records.load_blob, (stream.dump_blob(raw, _allowed(node)),)
         state = (containers.items(raw), containers.attributes(raw))
         return (
             containers.make,
@@ -290,6 +292,11 @@ def _same_state(before: Any, after: Any) -> bool:
     if isinstance(before, bytes):
         return bool(before == after)
     return len(before) == len(after) and all(map(operator.is_, before, after))
+
+
+def _allowed(node: Node) -> ClassPolicy:
+    """Return the policy under which a node will be read again."""
+    return ANY if node.record is None else node.record.tracker.classes
 
 
 def _is_array(raw: Any) -> bool:

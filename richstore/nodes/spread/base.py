@@ -23,7 +23,14 @@ from richstore import paging
 from richstore.codec import keys, records
 from richstore.codec.policy import ClassPolicy
 from richstore.codec.records import decode, is_plain, parse
-from richstore.errors import ClosedError, CorruptionError, DetachedError, FormatError, explain
+from richstore.errors import (
+    ClosedError,
+    CorruptionError,
+    DetachedError,
+    FormatError,
+    UntrustedClassError,
+    explain,
+)
 from richstore.node import Node, Spread
 from richstore.nodes.base import get_content, get_node
 from richstore.nodes.base import view as visible
@@ -32,6 +39,8 @@ from richstore.transaction import Transaction, current
 
 __all__ = ["FrozenView", "SpreadContent"]
 
+# Errors that are told of which value they are.
+_EXPLAINED = (CorruptionError, FormatError, UntrustedClassError)
 # Pages that the view of a snapshot keeps decoded.
 _KEPT = 64
 # What part of the cache iterating over a container keeps loaded, of pages as they are stored.
@@ -87,7 +96,7 @@ class FrozenView:
 
     def explain(self, error: Exception, name: bytes) -> None:
         """Let the error of a record, or of one it refers to, say which value was being read."""
-        if isinstance(error, (CorruptionError, FormatError)):
+        if isinstance(error, _EXPLAINED):
             explain(error, self.place(name))
 
     def get(self, name: bytes) -> bytes | None:
@@ -232,7 +241,7 @@ class SpreadContent(Spread):
         """
         try:
             return self._read(method, function, *arguments)
-        except (CorruptionError, FormatError) as error:
+        except _EXPLAINED as error:
             self._explain(error)
             raise
 
@@ -389,7 +398,7 @@ class SpreadContent(Spread):
         """
         try:
             yield from self._contents(reverse)
-        except (CorruptionError, FormatError) as error:
+        except _EXPLAINED as error:
             self._explain(error)
             raise
 
@@ -472,7 +481,7 @@ class SpreadContent(Spread):
         """
         try:
             yield from self._plain_pages()
-        except (CorruptionError, FormatError) as error:
+        except _EXPLAINED as error:
             self._explain(error)
             raise
 
