@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from richstore.codec.policy import ANY
+from richstore.codec.policy import NONE, ClassPolicy
 from richstore.engines.base import Engine
 from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
+from richstore.ownership import default_policy
 from richstore.tracker import FORMAT_KEY, LOG_KEY, check_format_record
 from richstore.verification import Report, verify
 
@@ -62,19 +63,26 @@ def restore(
     """
     source = open_lmdb(os.fspath(backup), "r", synchronous="full", timeout=None)
     try:
-        return copy_file(source, os.fspath(target), replace=replace)
+        classes = default_policy(os.fstat(source.fd), source.path)
+        return copy_file(source, os.fspath(target), classes, replace=replace)
     finally:
         source.close()
 
 
 def copy_file(
-    engine: Engine, target: str, *, replace: bool, compact: Callable[[str], None] | None = None
+    engine: Engine,
+    target: str,
+    classes: ClassPolicy,
+    *,
+    replace: bool,
+    compact: Callable[[str], None] | None = None,
 ) -> Report:
     """Copy the last committed state of an engine into a file, and verify that.
 
     Args:
         engine: what is copied; others may go on writing.
         target: the path of the copy.
+        classes: the policy for what is copied.
         replace: whether a file that is there already may be replaced.
         compact: takes what deleted values have left out of a file; None leaves it there.
 
@@ -99,7 +107,7 @@ def copy_file(
                     os.replace(smaller, part)
             finally:
                 source.close()
-        report = _verified(part, target)
+        report = _verified(part, target, classes)
         with unused(target):
             _publish(part, target, replace)
     return report
@@ -158,12 +166,12 @@ def _copy(engine: Engine, part: str) -> None:
         view.close()
 
 
-def _verified(part: str, target: str) -> Report:
+def _verified(part: str, target: str, classes: ClassPolicy) -> Report:
     engine = open_lmdb(part, "r", synchronous="full", timeout=None)
     try:
         view = engine.read()
         try:
-            report = verify(view, partial(user_key, ANY))
+            report = verify(view, partial(user_key, NONE), classes=classes)
         finally:
             view.close()
     finally:

@@ -1,7 +1,7 @@
 """Whether somebody else may have written a file: the rule by which classes are trusted by default.
 
-A file is one's own if the user owns it and nobody else may write it, and if the directory it lies in
-belongs to the user or to root and nobody else may put another file in its place.
+A file is one's own if the user owns it and nobody else may write it, and if the directory it lies
+in belongs to the user or to root and nobody else may put another file in its place.
 """
 
 from __future__ import annotations

@@ -157,7 +157,8 @@ def store_on(
 
 
 def _compact_file(path: str) -> None:
-    with open(path, "w") as store:
+    # nothing is read of the values; and what is copied may be another's, though the copy is not
+    with open(path, "w", classes="none") as store:
         store.compact()
 
 
@@ -608,7 +609,8 @@ class Store(Reading, MutableMapping[Any, Any]):
     def _verify_records(self, progress: Callable[[int, int], None] | None) -> Report:
         view = self._tracker.engine.read()
         try:
-            return verify(view, partial(user_key, self._tracker.classes), progress)
+            classes = self._tracker.classes
+            return verify(view, partial(user_key, classes), progress, classes)
         finally:
             view.close()
 
@@ -664,7 +666,9 @@ class Store(Reading, MutableMapping[Any, Any]):
         if not isinstance(path, str):
             raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
         finish = _compact_file if compact else None
-        return copy_file(self._tracker.engine, path, replace=replace, compact=finish)
+        return copy_file(
+            self._tracker.engine, path, self._tracker.classes, replace=replace, compact=finish
+        )
 
     def stats(self) -> Stats:
         """Return figures on the store, its file and this process's cache; safe at any time."""

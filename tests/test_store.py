@@ -40,6 +40,7 @@ PUBLIC = {
     "Stats",
     "Store",
     "Transaction",
+    "UntrustedClassError",
     "is_tracked",
     "open",
     "plain",

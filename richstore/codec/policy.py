@@ -149,7 +149,7 @@ class Listed(StrictPolicy):
         """Return the class or function of a name; nothing is imported."""
         found = self.named.get((module, qualname))
         if found is None and module in self.modules:
-            return _defined_in(self.modules[module], qualname)
+            return _defined_in(self.modules[module], module, qualname)
         return found
 
 
@@ -167,25 +167,27 @@ class Chosen(StrictPolicy):
         if not self.predicate(f"{module}.{qualname}"):
             return None
         found = sys.modules.get(module)
-        return _defined_in(importlib.import_module(module) if found is None else found, qualname)
+        if found is None:
+            found = importlib.import_module(module)
+        return _defined_in(found, module, qualname)
 
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 
 
-def _defined_in(module: types.ModuleType, qualname: str) -> Any:
+def _defined_in(module: types.ModuleType, name: str, qualname: str) -> Any:
     """Return a class, or a function outside of classes, that a module itself defines, else None.
 
     What it has imported is not its own; and a method would be called apart from its object.
     """
     found: Any = module
     steps = qualname.split(".")
-    for at, name in enumerate(steps, 1):
-        found = vars(found).get(name)
+    for at, step in enumerate(steps, 1):
+        found = vars(found).get(step)
         is_function = len(steps) == 1 and isinstance(found, _FUNCTIONS)
         if not (isinstance(found, type) or is_function):
             return None
-        if found.__module__ != module.__name__ or found.__qualname__ != ".".join(steps[:at]):
+        if found.__module__ != name or found.__qualname__ != ".".join(steps[:at]):
             return None
     return found
 

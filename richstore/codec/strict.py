@@ -3,11 +3,11 @@
 Theory of operation
 -------------------
 
-A machine of our own for the opcodes that our writer emits; every other one is refused. What it calls
-is either one of the constructors of `standard`, or something that the policy has found (*allowed*).
-What it fills is either a built-in container that this very stream made, or an object that it made by
-something allowed, or the face of an instance whose class is allowed; attributes are put past
-`__setattr__`, and never a `__class__` or a `__dict__`.
+A machine of our own for the opcodes that our writer emits; every other one is refused. What it
+calls is either one of the constructors of `standard`, or something that the policy has found
+(*allowed*). What it fills is either a built-in container that this very stream made, or an object
+that it made by something allowed, or the face of an instance whose class is allowed; attributes are
+put past `__setattr__`, and never a `__class__` or a `__dict__`.
 
 Memory and time stay in proportion to the stream. What is read takes at least as many bytes there;
 what is *copied* (a bytearray from bytes that were read once) or hashed counts, and there is a limit
@@ -24,8 +24,8 @@ import struct
 import types
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 from richstore.codec import records, standard
 from richstore.codec.policy import StrictPolicy
@@ -188,10 +188,15 @@ class Reader:
             if type(key) not in _CHEAP:
                 self.charge(self.weigh(key)[0])
 
-    def hashed(self, container: Any, keys: Any) -> None:
-        """Count what hashing keys of a container costs, and how many of them are alike."""
+    def hashed(self, container: Any, keys: Any) -> bool:
+        """Count what hashing keys of a container costs, and how many of them are alike.
+
+        Returns:
+            Whether code of users may run when they are put into the container.
+        """
         if _CHEAP.issuperset(map(type, keys)):
-            return
+            return False
+        is_users = False
         known = self.hashes.get(id(container))
         if known is None:
             known = self.hashes[id(container)] = container, Counter()
@@ -201,10 +206,13 @@ class Reader:
             if kind in _CHEAP or (kind is int and -_PRIME < key < _PRIME):
                 continue
             self.charge(self.weigh(key)[0])
-            one = hash(key) if kind in _BUILTIN else self.user(hash, key)
+            is_known = standard.is_value_class(kind)
+            is_users = is_users or not is_known
+            one = hash(key) if is_known else self.user(hash, key)
             counts[one] += 1
             if counts[one] > _COLLIDING:
                 raise ValueError("too many keys have the same hash")
+        return is_users
 
     # --- what is called
 
@@ -243,8 +251,7 @@ class Reader:
         constructor = standard.CALLS.get(id(function))
         if constructor is not None:
             made = constructor(self, arguments)
-            if type(made) in _FILLED or type(made) not in _BUILTIN:
-                self.made[id(made)] = made
+            self.made[id(made)] = made
             if type(made) is types.GenericAlias:
                 self.nest(made, made.__args__)
             return made
@@ -332,9 +339,11 @@ class Reader:
         if (kind is dict and id(target) not in self.foreign) or (
             kind in (OrderedDict, defaultdict) and id(target) in self.made
         ):
-            self.hashed(target, keys)
-            for key, value in zip(keys, items[1::2], strict=True):
-                target[key] = value
+            pairs = zip(keys, items[1::2], strict=True)
+            if self.hashed(target, keys):
+                self.user(_put_all, target, pairs)
+            else:
+                _put_all(target, pairs)
         elif id(target) in self.made and kind not in _BUILTIN:
             for key, value in zip(keys, items[1::2], strict=True):
                 self.user(own.__setitem__, target, key, value)
@@ -344,8 +353,10 @@ class Reader:
     def add(self, target: Any, items: list[Any]) -> None:
         """Add elements."""
         if type(target) is set and id(target) not in self.foreign:
-            self.hashed(target, items)
-            target.update(items)
+            if self.hashed(target, items):
+                self.user(target.update, items)
+            else:
+                target.update(items)
         elif id(target) in self.made and isinstance(target, set):
             for one in items:
                 self.user(type(target).add, target, one)
@@ -396,10 +407,12 @@ class Reader:
         if rest:
             target.__dict__.update(rest)
 
-    def filled(self, target: Any) -> None:
-        """Nothing: keys are counted before."""
+    handlers: ClassVar[list[Callable[[Reader], Any]]] = []
 
-    handlers: list[Callable[[Reader], Any]] = []
+
+def _put_all(target: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
+    for key, value in pairs:
+        target[key] = value
 
 
 def _slots(cls: type) -> dict[str, Any]:
@@ -433,7 +446,6 @@ def _set_uuid(target: uuid.UUID, state: Any) -> None:
 _OF_ERRORS = frozenset(("name", "path"))
 _TEXT = frozenset((str,))
 _NESTING = frozenset((tuple, frozenset, types.GenericAlias))
-_FILLED = (deque, OrderedDict, defaultdict)
 _BUILTIN = frozenset(
     (
         int, float, bool, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range,
@@ -546,8 +558,8 @@ def _tuple_of(count: int) -> Callable[[Reader], None]:
 
 def _frozenset(reader: Reader) -> None:
     items = reader.to_mark()
-    reader.hashed(items, items)
-    made = frozenset(items)
+    is_users = reader.hashed(items, items)
+    made = reader.user(frozenset, items) if is_users else frozenset(items)
     reader.hashes.pop(id(items), None)
     reader.stack.append(reader.nest(made, items))
 
@@ -662,7 +674,7 @@ _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 class _PickleReader(Reader):
     """Reads what `pickle.dumps` writes, protocols 2 to 5."""
 
-    handlers = [
+    handlers: ClassVar = [
         *(_named_by_line if code == ord("c") else one for code, one in enumerate(Reader.handlers))
     ]
 

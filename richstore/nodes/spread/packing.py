@@ -20,7 +20,7 @@ from typing import Any
 
 from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
-from richstore.codec.policy import ClassPolicy
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.errors import PlacedError
 from richstore.nodes.adopt import ATOMS, HANDLERS
 from richstore.nodes.instance import kind_of
@@ -133,7 +133,11 @@ class Packer:
     """
 
     def __init__(
-        self, builtin: type, remembered: Container[int], limit: float, classes: ClassPolicy
+        self,
+        builtin: type,
+        remembered: Container[int],
+        limit: float,
+        classes: ClassPolicy = ANY,
     ) -> None:
         self.builtin = builtin
         self.remembered = remembered
