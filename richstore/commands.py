@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from richstore.codec.policy import ClassPolicy
+from richstore.codec.policy import NONE, ClassPolicy
 from richstore.codec.records import stored_key
 from richstore.copying import restore as restore_file
 from richstore.demo.progress import Progress
@@ -49,7 +49,8 @@ def check_here(path: Path) -> int:
             total = _entries(store)
             with Progress(total, "entries") as progress:
                 report = store._verify_records(
-                    progress=lambda count, size: progress.reach(count, f"{size:,} bytes")
+                    progress=lambda count, size: progress.reach(count, f"{size:,} bytes"),
+                    keys=NONE,
                 )
                 progress.reach(total, "all")
     except (RichStoreError, OSError) as error:

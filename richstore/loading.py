@@ -102,7 +102,10 @@ class Loader:
             nodes[slot] = node
             before = node.content
             if spread:
-                faces.spread(node, int.from_bytes(next(links), "big"))
+                cid = int.from_bytes(next(links), "big")
+                if self.tracker.classes.strict:
+                    self._check_spread(cid, node, record)
+                faces.spread(node, cid)
                 containers.append(node.face)
             else:
                 filled: Any = node.kind
@@ -154,6 +157,17 @@ class Loader:
         gone = [node for node in gone if node.record is record]
         if gone:
             self.find_moved(gone, record, view)
+
+    def _check_spread(self, cid: int, node: Node, record: Record) -> None:
+        """Refuse a large container that two records claim: a circle of them would have no end."""
+        known = self.tracker.spreads.get(cid)
+        if known is None or known is node or self.tracker.transaction is not None:
+            return
+        other = known.record
+        if other is not None and not other.stale and isinstance(known.work, Spread):
+            raise CorruptionError(
+                f"the large container {cid} is in record {record.name!r} and in {other.name!r}"
+            )
 
     def _fill_asleep(self, record: Record, parts: records.Parts, size: int) -> None:
         """Fill a new page without making its nodes, which those who only read do not need."""

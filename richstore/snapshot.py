@@ -55,7 +55,7 @@ class Snapshot(Reading):
         self._expired = False
         self._classes = classes
         self._values: dict[bytes, Any] = {}
-        self._view = FrozenView(transaction, frozen_value, classes)
+        self._view = FrozenView(transaction, frozen_value, classes, path)
         self._lock = threading.RLock()
         self._closed = False
         self._timer: threading.Timer | None = None

@@ -228,7 +228,8 @@ def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
 
 
 def _frozen(tracker: Tracker, name: bytes, stored: bytes) -> Any:
-    view = FrozenView(tracker.engine.read(), frozen_value, tracker.classes)
+    engine = tracker.engine
+    view = FrozenView(engine.read(), frozen_value, tracker.classes, engine.path)
     return frozen_value(view, name, stored)
 
 
@@ -606,11 +607,13 @@ class Store(Reading, MutableMapping[Any, Any]):
             return Report([f"the structure of the file is damaged: {one}" for one in broken])
         return self._verify_records(progress)
 
-    def _verify_records(self, progress: Callable[[int, int], None] | None) -> Report:
+    def _verify_records(
+        self, progress: Callable[[int, int], None] | None, keys: ClassPolicy | None = None
+    ) -> Report:
         view = self._tracker.engine.read()
         try:
             classes = self._tracker.classes
-            return verify(view, partial(user_key, classes), progress, classes)
+            return verify(view, partial(user_key, keys or classes), progress, classes)
         finally:
             view.close()
 

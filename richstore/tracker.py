@@ -395,9 +395,11 @@ class Tracker:
         try:
             self.loader.fill(record, parts, size, view)
         except Exception as error:
+            if isinstance(error, RecursionError) and self.classes.strict:
+                error = CorruptionError("records refer to each other in a circle, or too deep")
             key = parts.key if record.root is record else record.root.stored_key
             explain(error, self.place(record.root.name, key), self.engine.path)
-            raise
+            raise error
         self.live[record.name] = record
         if remember:
             self.remember(record)

@@ -249,6 +249,7 @@ class _Verifier:
             stored = self.view.get(name)
             if name in counted:
                 self.problem(f"the page {name!r} is in its index twice")
+                continue
             counted[name] = self._items(name, stored)
             found.append((name, stored))
         self._count(tree, tree.root, rightmost, counted)

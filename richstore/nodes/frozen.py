@@ -41,6 +41,8 @@ def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
             except Exception as error:  # noqa: BLE001 - the view decides
                 view.unreadable(node, error)
     except BaseException as error:
+        if isinstance(error, RecursionError) and view.classes.strict:
+            error = CorruptionError("records refer to each other in a circle, or too deep")
         if isinstance(error, Exception):
             view.explain(error, name)
         if outermost:
@@ -48,7 +50,7 @@ def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
             view.todo.clear()
             for uid in list(view.shared)[known:]:
                 del view.shared[uid]
-        raise
+        raise error
     finally:
         if outermost:
             view.busy = False
@@ -89,7 +91,11 @@ def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
         kind: Any = node.kind
         if spread:
             cid = int.from_bytes(next(links), "big")
-            view.owners[cid] = name
+            if view.owners.setdefault(cid, name) != name:
+                # containers inside each other in a circle would have no end
+                raise CorruptionError(
+                    f"the large container {cid} is in record {name!r} and in {view.owners[cid]!r}"
+                )
             content = kind.spread_content(None, cid, view)
             node.content = node.work = content
             kind.show(node.face, content)

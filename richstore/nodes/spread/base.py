@@ -11,6 +11,7 @@ was noticed meanwhile, so that what they combine is of one state.
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import abstractmethod
 from collections import OrderedDict
@@ -41,6 +42,8 @@ __all__ = ["FrozenView", "SpreadContent"]
 
 # Errors that are told of which value they are.
 _EXPLAINED = (CorruptionError, FormatError, UntrustedClassError)
+# So many items are believed of any store.
+_CERTAIN = 1 << 20
 # Pages that the view of a snapshot keeps decoded.
 _KEPT = 64
 # What part of the cache iterating over a container keeps loaded, of pages as they are stored.
@@ -57,6 +60,7 @@ class FrozenView:
         view: the engine's read transaction.
         decode: turns the name and bytes of a record into its value.
         classes: finds the classes and functions that records name.
+        path: of the file, for what is plausible.
     """
 
     def __init__(
@@ -64,7 +68,9 @@ class FrozenView:
         view: Any,
         decode: Callable[[FrozenView, bytes, bytes], Any],
         classes: ClassPolicy,
+        path: str | None = None,
     ) -> None:
+        self.path = path
         self.view = view
         self.decode = decode
         self.classes = classes
@@ -178,6 +184,28 @@ class SpreadContent(Spread):
 
         self.frozen = FrozenView(self.before, frozen_value, self.classes)
         return self.frozen
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether what is stored may come from a stranger."""
+        frozen = self.frozen
+        strict: bool = (self._tracker() if frozen is None else frozen).classes.strict
+        return strict
+
+    def plausible(self, count: int) -> int:
+        """Return a number of items that is stored; Python makes room for so many.
+
+        Raises:
+            CorruptionError: the store is too small for them.
+        """
+        if count > _CERTAIN and self.is_strict:
+            path = self._tracker().engine.path if self.frozen is None else self.frozen.path
+            if path is not None and os.path.exists(path) and count > os.path.getsize(path):
+                raise CorruptionError(
+                    f"a {self.builtin.__name__} says that it has {count} items, which are more "
+                    f"than the bytes of the file"
+                )
+        return count
 
     def cell(self, name: bytes) -> Any:
         """Return an index or directory as the caller is to see it."""
@@ -469,7 +497,9 @@ class SpreadContent(Spread):
                         return content
                     view = tracker.engine.read()
                     if view.id == tracker.seen:
-                        frozen = FrozenView(view, frozen_value, tracker.classes)
+                        frozen = FrozenView(
+                            view, frozen_value, tracker.classes, tracker.engine.path
+                        )
                         frozen.owners[content.cid] = node.record.root.name
                         return type(content)(None, content.cid, frozen)
                     view.close()
