@@ -389,6 +389,8 @@ class Reader:
             return
         if type(state) is not dict or not _TEXT.issuperset(map(type, state)):
             raise ValueError("a state has no names")
+        if not _LOOKED_UP.isdisjoint(state):
+            raise ValueError("a state has what belongs to a class")
         self.charge(8 * len(state))
         rest = state
         slots = _slots(type(target))
@@ -442,6 +444,13 @@ def _set_uuid(target: uuid.UUID, state: Any) -> None:
     object.__setattr__(target, "is_safe", safe)
 
 
+# What pickle and copy look for on instances, before their class.
+_LOOKED_UP = frozenset(
+    (
+        "__class__", "__dict__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__",
+        "__getnewargs__", "__getnewargs_ex__", "__copy__", "__deepcopy__",
+    )
+)  # fmt: skip
 # Attributes of exceptions that are no part of their arguments.
 _OF_ERRORS = frozenset(("name", "path"))
 _TEXT = frozenset((str,))

@@ -33,7 +33,7 @@ from richstore.errors import (
     explain,
 )
 from richstore.node import Node, Spread
-from richstore.nodes.base import get_content, get_node
+from richstore.nodes.base import get_content, get_node, is_face
 from richstore.nodes.base import view as visible
 from richstore.pages import CELL, PAGE, cell_name, page_name, read_cell
 from richstore.transaction import Transaction, current
@@ -144,11 +144,18 @@ class FrozenView:
             stored = self.get(name)
             if stored is None:
                 return None
-            found = visible(self.decode(self, name, stored))
+            found = _content_of(self.decode(self, name, stored))
             self.kept[name] = found
             if len(self.kept) > _KEPT:
                 self.kept.popitem(last=False)
         return found
+
+
+def _content_of(value: Any) -> Any:
+    """Return the container of a page."""
+    if not is_face(value):
+        raise CorruptionError("a page of a large container holds none")
+    return visible(value)
 
 
 class SpreadContent(Spread):
@@ -237,12 +244,14 @@ class SpreadContent(Spread):
         frozen = self.frozen
         if frozen is not None:
             kept = self.kept.get(pid)
-            found = visible(kept.value) if kept is not None else frozen.page(name)
+            found = _content_of(kept.value) if kept is not None else frozen.page(name)
         else:
             record = self._tracker().page(name, self.node, remember=remember)
-            found = None if record is None else visible(record.value)
+            found = None if record is None else _content_of(record.value)
         if found is None:
             raise CorruptionError(f"page {name!r} of a {self.builtin.__name__} is missing")
+        if type(found) is not self.builtin:
+            raise CorruptionError(f"page {name!r} holds no {self.builtin.__name__}")
         return found
 
     @property
