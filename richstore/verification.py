@@ -211,7 +211,9 @@ class _Verifier:
             self.progress(self.report.records, self.report.bytes)
         try:
             parts = records.parse(name, stored)
-        except (CorruptionError, FormatError, ValueError, IndexError) as error:
+            # what no writer writes; that no class is allowed does not matter for this
+            NONE.check_parts(name, parts, None)
+        except (CorruptionError, FormatError) as error:
             self.problem(str(error))
             return None
         table = parts.table
@@ -314,7 +316,11 @@ class _Verifier:
         if stored is None:
             return None
         try:
-            return records.shape(records.parse(name, stored), self.classes)
+            content = records.shape(records.parse(name, stored), self.classes)
+            if type(content) not in (list, dict, set):
+                self.problem(f"the page {name!r} holds no list, dict or set")
+                return None
+            return content
         except (CorruptionError, FormatError):
             return None  # `check` says it
         except Exception as error:  # noqa: BLE001 - whatever damaged opcodes do is the finding

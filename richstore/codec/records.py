@@ -170,8 +170,15 @@ def external(slot: int, head: int, cls: bytes, name: bytes) -> bytes:
 
 
 def read_external(link: bytes) -> tuple[int, int, bytes, bytes]:
-    """Return what `external` was given."""
-    slot, head = _EXTERNAL.unpack_from(link)
+    """Return what `external` was given.
+
+    Raises:
+        CorruptionError: it is shorter than that.
+    """
+    try:
+        slot, head = _EXTERNAL.unpack_from(link)
+    except struct.error:
+        raise CorruptionError(f"{link!r} is half a reference to another record") from None
     at = _EXTERNAL.size
     end = at + 2 + int.from_bytes(link[at : at + 2], "little")
     return slot, head, link[end:], link[at + 2 : end]

@@ -543,7 +543,10 @@ class SpreadContent(Spread):
                 stored = past.frozen.get(name)
                 parts = None if stored is None else parse(name, stored)
                 if parts is not None and is_plain(parts):
-                    yield decode(parts, [], past.frozen.classes, plain=True), True
+                    content = decode(parts, [], past.frozen.classes, plain=True)
+                    if type(content) is not self.builtin:
+                        raise CorruptionError(f"page {name!r} holds no {self.builtin.__name__}")
+                    yield content, True
                 elif tracker is None:
                     yield past.page(pid), False
                 else:
