@@ -18,6 +18,7 @@ from richstore.errors import (
     OrderError,
     ReadOnlyError,
     RichStoreError,
+    UntrustedClassError,
     UpgradeError,
     WrongKeyError,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Stats",
     "Store",
     "Transaction",
+    "UntrustedClassError",
     "UpgradeError",
     "WrongKeyError",
     "document",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from richstore.codec.policy import ANY
+from richstore.codec.policy import NONE, ClassPolicy
 from richstore.codec.records import stored_key
 from richstore.copying import restore as restore_file
 from richstore.demo.progress import Progress
@@ -56,7 +56,8 @@ def check_here(path: Path) -> int:
             total = _entries(store)
             with Progress(total, "entries") as progress:
                 report = store._verify_records(
-                    progress=lambda count, size: progress.reach(count, f"{size:,} bytes")
+                    progress=lambda count, size: progress.reach(count, f"{size:,} bytes"),
+                    keys=NONE,
                 )
                 progress.reach(total, "all")
     except (RichStoreError, OSError) as error:
@@ -133,7 +134,7 @@ def salvage_here(path: Path, target: Path) -> int:
         view = store._tracker.engine.read()
         try:
             for name, stored in view.scan(ROOT, AFTER_ROOT):
-                is_kept, losses = _salvage_value(view, name, stored, new)
+                is_kept, losses = _salvage_value(view, store._tracker.classes, name, stored, new)
                 for loss in losses:
                     print(f"{path}: lost {loss}", flush=True)
                 whole += is_kept and not losses
@@ -148,13 +149,18 @@ def salvage_here(path: Path, target: Path) -> int:
     return 1 if parts or lost else 0
 
 
-def _salvage_value(view: Any, name: bytes, stored: bytes, new: Store) -> tuple[bool, list[str]]:
-    """Store what can be read of a value; return whether there was any, and what was lost."""
+def _salvage_value(
+    view: Any, classes: ClassPolicy, name: bytes, stored: bytes, new: Store
+) -> tuple[bool, list[str]]:
+    """Store what can be read of a value; return whether there was any, and what was lost.
+
+    Of a file that somebody else may have written, what names classes is not read.
+    """
     place = f"[{name!r}]"
     try:
-        key = user_key(ANY, name, stored_key(stored))
+        key = user_key(classes, name, stored_key(stored))
         place = f"[{key!r}]"
-        made, losses = salvage_value(view, ANY, name, stored, place)
+        made, losses = salvage_value(view, classes, name, stored, place)
     except Exception as error:  # noqa: BLE001 - whatever damage does to a value is its loss
         text = str(error).removeprefix(f"in the value at {place}: ")
         return False, [f"{place}: {text or type(error).__name__}"]

@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from richstore.codec.policy import ANY
+from richstore.codec.policy import ANY, NONE, ClassPolicy
 from richstore.encryption import audit, check_plain, encrypted, is_encrypted, like, secret_of
 from richstore.engines.base import Engine
 from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
+from richstore.ownership import default_policy
 from richstore.passphrase import Passphrase
 from richstore.tracker import FORMAT_KEY, LOG_KEY, check_format_record
 from richstore.verification import Report, verify
@@ -70,20 +71,29 @@ def restore(
     """
     source = open_lmdb(os.fspath(backup), "r", synchronous="full", timeout=None)
     try:
-        engine = source if key is None else encrypted(source, secret_of(key))
-        return copy_file(engine, os.fspath(target), replace=replace)
+        if key is not None:
+            engine = encrypted(source, secret_of(key))
+            return copy_file(engine, os.fspath(target), ANY, replace=replace)
+        classes = default_policy(os.fstat(source.fd), source.path)
+        return copy_file(source, os.fspath(target), classes, replace=replace)
     finally:
         source.close()
 
 
 def copy_file(
-    engine: Engine, target: str, *, replace: bool, compact: Callable[[Engine], None] | None = None
+    engine: Engine,
+    target: str,
+    classes: ClassPolicy,
+    *,
+    replace: bool,
+    compact: Callable[[Engine], None] | None = None,
 ) -> Report:
     """Copy the last committed state of an engine into a file, and verify that.
 
     Args:
         engine: what is copied; others may go on writing.
         target: the path of the copy.
+        classes: the policy for what is copied.
         replace: whether a file that is there already may be replaced.
         compact: takes what deleted values have left out of a copy, and closes it; None leaves it
             there.
@@ -109,7 +119,7 @@ def copy_file(
                     os.replace(smaller, part)
             finally:
                 source.close()
-        report = _verified(engine, part, target)
+        report = _verified(engine, part, target, classes)
         with unused(target):
             _publish(part, target, replace)
     return report
@@ -179,7 +189,7 @@ def _check_format(engine: Engine) -> None:
     check_format_record(engine.path, stored)
 
 
-def _verified(engine: Engine, part: str, target: str) -> Report:
+def _verified(engine: Engine, part: str, target: str, classes: ClassPolicy) -> Report:
     file = open_lmdb(part, "r", synchronous="full", timeout=None)
     try:
         copy = like(engine, file)
@@ -187,7 +197,7 @@ def _verified(engine: Engine, part: str, target: str) -> Report:
         if report.ok:
             view = copy.read()
             try:
-                report = verify(view, partial(user_key, ANY))
+                report = verify(view, partial(user_key, NONE), classes=classes)
             finally:
                 view.close()
     finally:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
-from richstore.errors import EncodingError
+from richstore.errors import EncodingError, UntrustedClassError
 from richstore.node import Node, Spread
 from richstore.record import Record
 
@@ -189,7 +189,18 @@ def _known_order(transaction: Any, record: Record) -> tuple[list[Node], int | No
 
 
 def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
-    """Return the encoded form of a record whose nodes all live in it."""
+    """Return the encoded form of a record whose nodes all live in it.
+
+    Raises:
+        UntrustedClassError: it could not be read again under the policy of the store.
+    """
+    try:
+        return _encode(transaction, record, reached)
+    except UntrustedClassError as error:
+        raise error if error.path else error.inside(record.path) from None
+
+
+def _encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     nodes, mains, _, new = reached
     pickler: stream.RecordPickler | None = None
     class_table: dict[type, int] = {}
@@ -222,7 +233,7 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
     if kept is not None or len(nodes) > 8:
         narrow = sum(map(len, table)) == records.NARROW_ROW * len(todo)
         if kept is not None and not (narrow and not links and not made and not class_table):
-            return encode(transaction, record, reached._replace(new=None))
+            return _encode(transaction, record, reached._replace(new=None))
         if narrow and not (links or made or class_table or record.externals):
             last, last_row = fragments.pop(), table.pop()
             if kept is not None:
@@ -230,6 +241,10 @@ def encode(transaction: Any, record: Record, reached: Reached) -> Encoded:
                 table.append(kept[1])
             joined = b"".join(fragments), b"".join(table)
             fragments, table = [joined[0], last], [joined[1], last_row]
+    allowed = record.tracker.classes
+    if allowed.strict:
+        for cls in class_table:
+            allowed.check_storable(cls)
     shared: list[bytes] = []
     for main, slot in record.externals.items():
         other = main.record
@@ -302,6 +317,7 @@ def _pickler(
     pickler = free.pop() if free else stream.RecordPickler()
     pickler.record = record if transaction.shared else None
     pickler.seals = record.tracker.seals
+    pickler.classes = record.tracker.classes
     pickler.begin(memo)
     return pickler
 

@@ -6,6 +6,7 @@ RichStoreError
 ├── EncodingError      (TypeError)     a value that cannot be stored; `path` leads to the culprit
 ├── MissingClassError  (TypeError)     a use of a placeholder that needs the class it stands for
 ├── UpgradeError       (RuntimeError)  the state of an instance that cannot be upgraded
+├── UntrustedClassError                a class or function that the file's `classes` do not allow
 ├── ReadOnlyError      (TypeError)     a change through a snapshot or a store opened with "r"
 ├── DetachedError      (RuntimeError)  a change to a container that has left the store
 ├── ClosedError        (ValueError)    a store or snapshot used after close()
@@ -22,6 +23,8 @@ Each message says what was wrong, where, and what to do. This module imports not
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = [
     "ClosedError",
     "ConflictError",
@@ -33,8 +36,10 @@ __all__ = [
     "LockTimeoutError",
     "MissingClassError",
     "OrderError",
+    "PlacedError",
     "ReadOnlyError",
     "RichStoreError",
+    "UntrustedClassError",
     "UpgradeError",
     "WrongKeyError",
     "explain",
@@ -53,8 +58,8 @@ class KeyTypeError(RichStoreError, TypeError):
     """
 
 
-class EncodingError(RichStoreError, TypeError):
-    """A value cannot be stored.
+class PlacedError(RichStoreError):
+    """An error that says where in a value it was: the base of `EncodingError` and another.
 
     Args:
         reason: what was wrong and what to do, without the place.
@@ -69,7 +74,7 @@ class EncodingError(RichStoreError, TypeError):
     def __str__(self) -> str:
         return f"at {self.path}: {self.reason}" if self.path else self.reason
 
-    def inside(self, step: str) -> EncodingError:
+    def inside(self, step: str) -> Self:
         """Return the same error as seen from one container further out."""
         return type(self)(self.reason, step + self.path)
 
@@ -94,6 +99,17 @@ class MissingClassError(RichStoreError, TypeError):
 
 class UpgradeError(RichStoreError, RuntimeError):
     """The state of a stored instance cannot be upgraded to the version that its class has now."""
+
+
+class EncodingError(PlacedError, TypeError):
+    """A value cannot be stored."""
+
+
+class UntrustedClassError(PlacedError):
+    """What is stored names a class or function that is not allowed, or would if it were stored.
+
+    Nothing of it was imported or called. What is allowed is said by `classes` of `open()`.
+    """
 
 
 class ReadOnlyError(RichStoreError, TypeError):
@@ -130,7 +146,10 @@ _WHILE = "richstore: while reading the value at "
 
 def explain(error: Exception, place: str, path: str = "") -> None:
     """Let an error say which value could not be read, of which file; unless it does so already."""
-    if not isinstance(error, (CorruptionError, FormatError, UpgradeError)):
+    if isinstance(error, UntrustedClassError):
+        if not error.path:
+            error.path = place
+    elif not isinstance(error, (CorruptionError, FormatError, UpgradeError)):
         note = f"{_WHILE}{place} of {path}" if path else f"{_WHILE}{place}"
         if not any(one.startswith(_WHILE) for one in getattr(error, "__notes__", ())):
             error.add_note(note)

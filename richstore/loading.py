@@ -62,6 +62,7 @@ class Loader:
         base = parts.base
         strays = self.tracker.strays
         searching = bool(strays) or bool(self.tracker.expired)
+        self.tracker.classes.check_parts(record.name, parts, record.root.name)
         if not old and record.owner is not None and not searching and records.is_plain(parts):
             self._fill_asleep(record, parts, size)
             return
@@ -107,7 +108,10 @@ class Loader:
             nodes[slot] = node
             before = node.content
             if spread:
-                faces.spread(node, int.from_bytes(next(links), "big"))
+                cid = int.from_bytes(next(links), "big")
+                if self.tracker.classes.strict:
+                    self._check_spread(cid, node, record)
+                faces.spread(node, cid)
                 containers.append(node.face)
             else:
                 filled: Any = node.kind
@@ -190,6 +194,17 @@ class Loader:
             for node in record.nodes.values():
                 node.kind.expire(node)
             raise
+
+    def _check_spread(self, cid: int, node: Node, record: Record) -> None:
+        """Refuse a large container that two records claim: a circle of them would have no end."""
+        known = self.tracker.spreads.get(cid)
+        if known is None or known is node or self.tracker.transaction is not None:
+            return
+        other = known.record
+        if other is not None and not other.stale and isinstance(known.work, Spread):
+            raise CorruptionError(
+                f"the large container {cid} is in record {record.name!r} and in {other.name!r}"
+            )
 
     def _fill_asleep(self, record: Record, parts: records.Parts, size: int) -> None:
         """Fill a new page without making its nodes, which those who only read do not need."""

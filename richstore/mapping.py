@@ -34,9 +34,9 @@ def name_of(key: Any) -> bytes:
     return ROOT + keys.encode_key(key)
 
 
-def stored_key(key: Any, name: bytes) -> bytes | None:
+def stored_key(classes: ClassPolicy, key: Any, name: bytes) -> bytes | None:
     """Return what a record has to keep of a key that its engine key does not tell."""
-    return None if keys.is_canonical(key, name[1:]) else stream.dump_blob(key)
+    return None if keys.is_canonical(key, name[1:]) else stream.dump_blob(key, classes)
 
 
 def user_key(classes: ClassPolicy, name: bytes, stored: bytes | None) -> Any:

@@ -249,6 +249,22 @@ class Tree:
             raise CorruptionError(f"the index {name!r} of a spread list is missing")
         return found
 
+    def _below(self, index: Index, name: bytes, seen: set[int] | None = None) -> Index:
+        """Return an index that another one has as a child: no circle of them, and none twice.
+
+        Args:
+            index: the other one.
+            name: of the cell.
+            seen: those that have been visited, each of which has one place in the tree.
+        """
+        found = self._index(name)
+        known = 0 if seen is None else len(seen)
+        if seen is not None:
+            seen.add(int.from_bytes(name[-8:], "big"))
+        if found.level != index.level - 1 or (seen is not None and len(seen) == known):
+            raise CorruptionError(f"the index {name!r} of a spread list is not where it belongs")
+        return found
+
     def locate(self, at: int) -> tuple[int, int, list[Step]]:
         """Return the page that has a position, the position in it, and the way to the page.
 
@@ -256,51 +272,54 @@ class Tree:
         """
         path: list[Step] = []
         name = self.root
+        index = self._index(name)
         while True:
-            index = self._index(name)
             child, at = index.find(at)
             path.append((name, index, child))
             pid = index.ids[child]
             if index.level == 0:
                 return pid, at, path
             name = cell_name(self.cid, pid)
+            index = self._below(index, name)
 
     def last(self) -> tuple[int, int, list[Step]]:
         """Return the last page, how many items are before it, and the way to it."""
         path: list[Step] = []
         name = self.root
         before = 0
+        index = self._index(name)
         while True:
-            index = self._index(name)
             before += index.counted
             path.append((name, index, len(index.ids) - 1))
             pid = index.ids[-1]
             if index.level == 0:
                 return pid, before, path
             name = cell_name(self.cid, pid)
+            index = self._below(index, name)
 
     def pages(self, reverse: bool = False) -> Iterator[int]:
         """Yield the ids of the pages in order."""
-        yield from self._pages(self.root, reverse)
+        yield from self._pages(self._index(self.root), reverse, set())
 
-    def _pages(self, name: bytes, reverse: bool) -> Iterator[int]:
-        index = self._index(name)
+    def _pages(self, index: Index, reverse: bool, seen: set[int]) -> Iterator[int]:
         ids = reversed(index.ids) if reverse else index.ids
         for child in ids:
             if index.level == 0:
                 yield child
             else:
-                yield from self._pages(cell_name(self.cid, child), reverse)
+                below = self._below(index, cell_name(self.cid, child), seen)
+                yield from self._pages(below, reverse, seen)
 
     def cells_below(self) -> Iterator[tuple[bytes, Index]]:
         """Yield all indexes, each with its name."""
-        names = [self.root]
-        while names:
-            name = names.pop()
-            index = self._index(name)
+        seen: set[int] = set()
+        found = [(self.root, self._index(self.root))]
+        while found:
+            name, index = found.pop()
             yield name, index
             if index.level:
-                names += [cell_name(self.cid, child) for child in index.ids]
+                names = [cell_name(self.cid, child) for child in index.ids]
+                found += [(name, self._below(index, name, seen)) for name in names]
 
     def path_to(self, pid: int, hint: list[bytes] | None = None) -> list[Step] | None:
         """Return the way to a page, None when it is not in the tree.
@@ -320,14 +339,14 @@ class Tree:
             else:
                 if path[-1][1].level == 0 and path[0][1].level == len(path) - 1:
                     return path
-        return self._search(self.root, pid)
+        return self._search(self.root, self._index(self.root), pid, set())
 
-    def _search(self, name: bytes, pid: int) -> list[Step] | None:
-        index = self._index(name)
+    def _search(self, name: bytes, index: Index, pid: int, seen: set[int]) -> list[Step] | None:
         if index.level == 0:
             return [(name, index, index.ids.index(pid))] if pid in index.ids else None
         for at, child in enumerate(index.ids):
-            found = self._search(cell_name(self.cid, child), pid)
+            below = cell_name(self.cid, child)
+            found = self._search(below, self._below(index, below, seen), pid, seen)
             if found is not None:
                 return [(name, index, at), *found]
         return None

@@ -149,7 +149,8 @@ class Record:
             faces |= {id(one.face): (2 * at + 1, one.face) for one, at in self.externals.items()}
             used = {*self.nodes, *self.externals.values()}
             self.top = max(used, default=-1) + 1
-            self.free = sorted({*range(self.top)} - used)
+            # not all of many: a number in a damaged record may be as high as it likes
+            self.free = sorted({*range(min(self.top, 2 * len(used) + 64))} - used)
             self.faces = faces
             return object.__getattribute__(self, name)
 

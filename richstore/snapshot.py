@@ -59,7 +59,7 @@ class Snapshot(Reading):
         self._classes = classes
         self._reveal = reveal
         self._values: dict[bytes, Any] = {}
-        self._view = FrozenView(transaction, frozen_value, classes)
+        self._view = FrozenView(transaction, frozen_value, classes, path)
         self._lock = threading.RLock()
         self._closed = False
         self._timer: threading.Timer | None = None

@@ -11,13 +11,13 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from richstore.codec import records
-from richstore.codec.policy import ANY
+from richstore.codec.policy import ANY, NONE, ClassPolicy, policy_of, same_policy
 from richstore.codec.sealed import Sealed
 from richstore.copying import copy_file
 from richstore.encryption import (
@@ -32,7 +32,7 @@ from richstore.encryption import (
 from richstore.engines.base import Engine
 from richstore.engines.lmdb import LmdbEngine, open_lmdb
 from richstore.engines.memory import MemoryEngine
-from richstore.errors import ClosedError, EncodingError, ReadOnlyError
+from richstore.errors import ClosedError, PlacedError, ReadOnlyError
 from richstore.group_commit import run
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
 from richstore.nodes import Faces, FrozenView, frozen_value, plain
@@ -40,6 +40,7 @@ from richstore.nodes.adopt import Adopter, is_plain
 from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
+from richstore.ownership import default_policy
 from richstore.passphrase import Passphrase
 from richstore.reclaiming import compact
 from richstore.record import Record
@@ -53,6 +54,8 @@ from richstore.verification import Report, verify
 __all__ = ["Store", "open"]
 
 D = TypeVar("D")
+# What can be given as `classes`.
+Classes = str | Iterable[Any] | Callable[[str], Any]
 _MISSING: Any = object()
 _opening = threading.RLock()
 # by id: a mapping compares by content and so has no hash
@@ -73,6 +76,7 @@ def open(
     key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
     encrypt_keys: bool = True,
     reveal: bool = False,
+    classes: Classes | None = None,
 ) -> Store:
     """Open a store: one file, made if it is missing.
 
@@ -96,6 +100,12 @@ def open(
             have no order then: loops go through them in any order, and ranges are refused.
         reveal: whether a `Sealed` that is the value of a key is given out as what it reveals.
             Inside other values it stays sealed.
+        classes: which classes and functions may be imported, made and called that the file names.
+            `"any"`: all. `"none"`: none. A list of classes and modules: these, and what the modules
+            themselves define. A function: those for which it returns true, given
+            `"module.Name"`. Built-in containers and the standard value types are always read. By
+            default `"any"` for a file that nobody but its owner, who is you, may write, and
+            `"none"` for every other one. All handles of a process on a file share it.
 
     Returns:
         The store. Close it, or use it in a `with` block.
@@ -105,7 +115,8 @@ def open(
         FormatError: the file is not one of richstore's, or of a newer version.
         WrongKeyError: the file is encrypted with another key, or `key` is missing, or it is given
             and the file is not encrypted.
-        ValueError: `flag` or `synchronous` is none of the words above.
+        ValueError: `flag`, `synchronous` or `classes` is none of the words above, or the file is
+            open in this process with a weaker `synchronous`, or with other `classes`.
 
     Example:
         >>> import richstore
@@ -119,13 +130,14 @@ def open(
     if not isinstance(path, str):
         raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
     _check_words(flag, synchronous)
+    policy = None if classes is None else policy_of(classes)
     engine: Engine | None = None
     store: Store | None = None
     try:
         with _opening:
             if path == "memory:":
                 engine = _encrypted(MemoryEngine(), key, encrypt_keys)
-                tracker = _new_tracker(engine, cache_size)
+                tracker = _new_tracker(engine, cache_size, policy or ANY)
                 _prepare(tracker, "c", timeout)
             else:
                 engine = file = open_lmdb(
@@ -136,7 +148,7 @@ def open(
                     map_size=map_size,
                     allow_network=allow_network,
                 )
-                tracker = _tracker_of(file, flag, cache_size, key, encrypt_keys)
+                tracker = _tracker_of(file, flag, cache_size, key, encrypt_keys, policy)
                 _prepare(tracker, flag, timeout)
             store = Store(tracker, timeout, readonly=flag == "r")
             store._reveal = reveal
@@ -155,10 +167,15 @@ def open(
 
 
 def store_on(
-    engine: Engine, *, timeout: float | None, cache_size: int, kind: type[Store] | None = None
+    engine: Engine,
+    *,
+    timeout: float | None,
+    cache_size: int,
+    kind: type[Store] | None = None,
+    classes: ClassPolicy = ANY,
 ) -> Store:
     """Return a store on an engine that nobody else has opened, made if it is empty."""
-    tracker = _new_tracker(engine, cache_size)
+    tracker = _new_tracker(engine, cache_size, classes)
     _prepare(tracker, "c", timeout)
     tracker.timeout = timeout
     store = (kind or Store)(tracker, timeout, readonly=False)
@@ -172,12 +189,18 @@ def _encrypted(engine: Engine, key: Any, encrypt_keys: bool) -> Engine:
 
 
 def _compact_file(engine: Engine) -> None:
-    with store_on(engine, timeout=None, cache_size=CACHE_SIZE) as store:
+    # nothing is read of the values; and what is copied may be another's, though the copy is not
+    with store_on(engine, timeout=None, cache_size=CACHE_SIZE, classes=NONE) as store:
         store.compact()
 
 
 def _tracker_of(
-    file: LmdbEngine, flag: str, cache_size: int, key: Any, encrypt_keys: bool
+    file: LmdbEngine,
+    flag: str,
+    cache_size: int,
+    key: Any,
+    encrypt_keys: bool,
+    wanted: ClassPolicy | None,
 ) -> Tracker:
     """Return the tracker that the handles on a file share, made by the first of them."""
     # values of a handle that only reads must not be changed through another one
@@ -185,6 +208,7 @@ def _tracker_of(
     known = file.shared.get(name)
     if isinstance(known, Tracker) and not known.closed:
         check_key(known.engine, key)
+        _policy_on(file, known.engine, wanted)
         return known
     engine: Any = file.shared.get("encrypted")
     if engine is not None:
@@ -194,7 +218,7 @@ def _tracker_of(
         if is_encrypted(engine):
             # one for all handles, so that all know of another key
             file.shared["encrypted"] = engine
-    tracker = _new_tracker(engine, cache_size)
+    tracker = _new_tracker(engine, cache_size, _policy_on(file, engine, wanted))
     tracker.readonly = flag == "r"
     file.shared[name] = tracker
     return tracker
@@ -207,8 +231,27 @@ def _check_words(flag: str, synchronous: str) -> None:
         raise ValueError(f"synchronous is {synchronous!r}, and must be 'full', 'normal' or 'off'")
 
 
-def _new_tracker(engine: Engine, cache_size: int) -> Tracker:
-    return Tracker(engine, Faces, partial(user_key, ANY), cache_size, ANY)
+def _policy_on(file: LmdbEngine, engine: Engine, wanted: ClassPolicy | None) -> ClassPolicy:
+    """Return the policy that all handles on a file have, chosen by the first of them."""
+    known = file.shared.get("classes")
+    if isinstance(known, ClassPolicy):
+        if wanted is not None and not same_policy(wanted, known):
+            raise ValueError(
+                f"{file.path} is open in this process with other classes; open it with the same, "
+                f"or leave them out to take these"
+            )
+        return known
+    if wanted is None and is_encrypted(engine):
+        # whoever has written it has the key
+        wanted = ANY
+    elif wanted is None:
+        wanted = default_policy(os.fstat(file.fd), file.path)
+    file.shared["classes"] = wanted
+    return wanted
+
+
+def _new_tracker(engine: Engine, cache_size: int, classes: ClassPolicy) -> Tracker:
+    return Tracker(engine, Faces, partial(user_key, classes), cache_size, classes)
 
 
 def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
@@ -236,7 +279,8 @@ def _prepare(tracker: Tracker, flag: str, timeout: float | None) -> None:
 
 
 def _frozen(tracker: Tracker, name: bytes, stored: bytes) -> Any:
-    view = FrozenView(tracker.engine.read(), frozen_value, tracker.classes)
+    engine = tracker.engine
+    view = FrozenView(engine.read(), frozen_value, tracker.classes, engine.path)
     return frozen_value(view, name, stored)
 
 
@@ -390,7 +434,7 @@ class Store(Reading, MutableMapping[Any, Any]):
                 # store[key] += … ends by assigning what is there already
                 return
         else:
-            kept = stored_key(key, name)
+            kept = stored_key(tracker.classes, key, name)
         record = Record(tracker, name, kept)
         value = source_of(value)
         if isinstance(value, Source):
@@ -400,7 +444,7 @@ class Store(Reading, MutableMapping[Any, Any]):
         adopter = Adopter(transaction, record)
         try:
             record.value = adopter(value)
-        except EncodingError as error:
+        except PlacedError as error:
             adopter.undo()
             raise error.inside(f"[{key!r}]") from error.__cause__
         except BaseException:
@@ -624,13 +668,16 @@ class Store(Reading, MutableMapping[Any, Any]):
             return Report([f"the structure of the file is damaged: {one}" for one in broken])
         return self._verify_records(progress)
 
-    def _verify_records(self, progress: Callable[[int, int], None] | None) -> Report:
+    def _verify_records(
+        self, progress: Callable[[int, int], None] | None, keys: ClassPolicy | None = None
+    ) -> Report:
         changed = audit(self._tracker.engine)
         if changed:
             return Report(changed)
         view = self._tracker.engine.read()
         try:
-            return verify(view, partial(user_key, self._tracker.classes), progress)
+            classes = self._tracker.classes
+            return verify(view, partial(user_key, keys or classes), progress, classes)
         finally:
             view.close()
 
@@ -686,7 +733,9 @@ class Store(Reading, MutableMapping[Any, Any]):
         if not isinstance(path, str):
             raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
         finish = _compact_file if compact else None
-        return copy_file(self._tracker.engine, path, replace=replace, compact=finish)
+        return copy_file(
+            self._tracker.engine, path, self._tracker.classes, replace=replace, compact=finish
+        )
 
     def rekey(
         self,

@@ -390,6 +390,8 @@ class Tracker:
         elif not record.stale:
             return record
         self.load(record, self.loader.parse(record, stored), len(stored), view, remember=remember)
+        if self.classes.strict:
+            _check_page(record, owner)
         return record
 
     def decode_plain(self, name: bytes, parts: records.Parts) -> Any:
@@ -433,9 +435,11 @@ class Tracker:
                 )
             self.loader.fill(record, parts, size, view)
         except Exception as error:
+            if isinstance(error, RecursionError) and self.classes.strict:
+                error = CorruptionError("records refer to each other in a circle, or too deep")
             key = parts.key if record.root is record else record.root.stored_key
             explain(error, self.place(record.root.name, key), self.engine.path)
-            raise
+            raise error
         self.live[record.name] = record
         if remember:
             self.remember(record)
@@ -629,6 +633,15 @@ def check_format_record(path: str, stored: bytes) -> None:
         raise FormatError(
             f"{path} was written by a newer richstore (or is damaged); update richstore to open it"
         )
+
+
+def _check_page(record: Record, owner: Node) -> None:
+    """Raise `CorruptionError` unless a page holds a container of the kind of its owner."""
+    asleep, value = record.asleep, record.value
+    faces = [node.face for node in record.nodes.values()] if asleep is None else asleep[2]
+    builtin = getattr(owner.work, "builtin", object)
+    if not isinstance(value, builtin) or not any(face is value for face in faces):
+        raise CorruptionError(f"page {record.name!r} holds no {builtin.__name__}")
 
 
 def _drop_mirror(node: Node) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from richstore import pages
 from richstore.codec import records
+from richstore.codec.policy import NONE, ClassPolicy
 from richstore.errors import CorruptionError, FormatError
 from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
 from richstore.record import AFTER_ROOT, ROOT
@@ -76,6 +77,7 @@ def verify(
     view: Any,
     user_key: Callable[[bytes, bytes | None], Any],
     progress: Callable[[int, int], None] | None = None,
+    classes: ClassPolicy = NONE,
 ) -> Report:
     """Return a report on the state of a read transaction.
 
@@ -83,8 +85,9 @@ def verify(
         view: the read transaction.
         user_key: turns the engine key of a value, and its stored key, into the user's key.
         progress: is told the records and bytes so far, now and then and at the end.
+        classes: whether to read records as those of strangers; no class is used in any case.
     """
-    report = _Verifier(view, user_key, progress).run()
+    report = _Verifier(view, user_key, progress, classes).run()
     if progress is not None:
         progress(report.records, report.bytes)
     return report
@@ -96,7 +99,9 @@ class _Verifier:
         view: Any,
         user_key: Callable[[bytes, bytes | None], Any],
         progress: Callable[[int, int], None] | None,
+        classes: ClassPolicy,
     ) -> None:
+        self.classes = classes
         self.progress = progress
         self.view = view
         self.user_key = user_key
@@ -206,7 +211,9 @@ class _Verifier:
             self.progress(self.report.records, self.report.bytes)
         try:
             parts = records.parse(name, stored)
-        except (CorruptionError, FormatError, ValueError, IndexError) as error:
+            # what no writer writes; that no class is allowed does not matter for this
+            NONE.check_parts(name, parts, None)
+        except (CorruptionError, FormatError) as error:
             self.problem(str(error))
             return None
         table = parts.table
@@ -244,6 +251,7 @@ class _Verifier:
             stored = self.view.get(name)
             if name in counted:
                 self.problem(f"the page {name!r} is in its index twice")
+                continue
             counted[name] = self._items(name, stored)
             found.append((name, stored))
         self._count(tree, tree.root, rightmost, counted)
@@ -308,7 +316,11 @@ class _Verifier:
         if stored is None:
             return None
         try:
-            return records.shape(records.parse(name, stored))
+            content = records.shape(records.parse(name, stored), self.classes)
+            if type(content) not in (list, dict, set):
+                self.problem(f"the page {name!r} holds no list, dict or set")
+                return None
+            return content
         except (CorruptionError, FormatError):
             return None  # `check` says it
         except Exception as error:  # noqa: BLE001 - whatever damaged opcodes do is the finding

@@ -783,10 +783,10 @@ class Point:
 
 def test_instances(place: Place) -> None:
     """Instances are values of pickle documents: changed in place, saved, and read again."""
-    document = place.open(default={}, format="pickle", autosave=True)
+    document = place.open(default={}, format="pickle", classes=[Account, Point], autosave=True)
     document.value["ann"] = Account("ann")
     document.value["ann"].deposit(5)
-    other = place.open(format="pickle", autosave=True)
+    other = place.open(format="pickle", classes=[Account, Point], autosave=True)
     assert isinstance(other.value["ann"], Account) and other.value["ann"].balance == 5
     ann = document.value["ann"]
     other.value["ann"].deposit(6)
@@ -798,7 +798,7 @@ def test_instances(place: Place) -> None:
     assert document.value["ann"] == Point(1) and ann.balance == 18
     document.value = Point(1)
     document.update(lambda point: Point(point.x + 1))
-    assert place.open(format="pickle").value == Point(2)
+    assert place.open(format="pickle", classes=[Account, Point]).value == Point(2)
 
 
 def test_deep_nesting(place: Place) -> None:

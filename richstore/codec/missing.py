@@ -17,7 +17,16 @@ from typing import Any
 from richstore.codec.notes import Notes, current_notes, reading
 from richstore.errors import MissingClassError
 
-__all__ = ["Kept", "Missing", "MissingType", "attributes", "kept_of", "reduction", "stand_in"]
+__all__ = [
+    "Kept",
+    "Missing",
+    "MissingType",
+    "attributes",
+    "kept_of",
+    "placeholder",
+    "reduction",
+    "stand_in",
+]
 
 
 class MissingType(type):
@@ -193,6 +202,13 @@ class Missing(metaclass=MissingType):
         inside, rest = _inside(kept)
         shown += [repr(one) for one in (*inside, *rest)]
         return " ".join([f"<missing {self.__richstore_missing__}", *shown]) + ">"
+
+
+def placeholder(cls: Any, function: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return a placeholder for what a function makes of a missing class."""
+    made = _placeholder(cls)
+    kept_of(made).made = (function, arguments)
+    return made
 
 
 def _placeholder(cls: Any) -> Any:

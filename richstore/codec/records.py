@@ -173,8 +173,15 @@ def external(slot: int, head: int, cls: bytes, name: bytes) -> bytes:
 
 
 def read_external(link: bytes) -> tuple[int, int, bytes, bytes]:
-    """Return what `external` was given."""
-    slot, head = _EXTERNAL.unpack_from(link)
+    """Return what `external` was given.
+
+    Raises:
+        CorruptionError: it is shorter than that.
+    """
+    try:
+        slot, head = _EXTERNAL.unpack_from(link)
+    except struct.error:
+        raise CorruptionError(f"{link!r} is half a reference to another record") from None
     at = _EXTERNAL.size
     end = at + 2 + int.from_bytes(link[at : at + 2], "little")
     return slot, head, link[end:], link[at + 2 : end]
@@ -226,6 +233,13 @@ def parse(name: bytes, record: bytes, *, check: bool = True) -> Parts:
     body = memoryview(record)[_ENVELOPE.size :]
     if check and zlib.crc32(body, zlib.crc32(name, flags)) != checksum:
         raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
+    try:
+        return _taken_apart(flags, body)
+    except (struct.error, IndexError, ValueError):
+        raise CorruptionError(f"record {name!r} is not made as records are") from None
+
+
+def _taken_apart(flags: int, body: memoryview) -> Parts:
     at = 0
     key: bytes | None = None
     count: int | None = None
@@ -355,6 +369,8 @@ def decode(
         plain: lists, dicts and sets are made by the stream and not taken from `containers`.
         notes: takes note of what is not as it would be written now.
     """
+    if classes.strict:
+        return _strict().decode(parts, containers, classes, wrap, plain)
     prelude = _prelude(parts.table, plain)
     stream = parts.stream
     # One frame around everything lets the unpickler read its input in one piece.
@@ -373,6 +389,13 @@ def decode(
 _NAMED = (named.__module__, named.__qualname__)
 
 
+def _strict() -> Any:
+    """Return the strict reader, which loads much of the standard library that few need."""
+    from richstore.codec import strict
+
+    return strict
+
+
 # The opcodes that ask for a class, and so for an unpickler of our own.
 _IMPORTING = (0x93, 0x63, 0x69, 0x82, 0x83, 0x84)
 # The preludes of the tables seen lately: records that were written alike have the same slots.
@@ -382,6 +405,8 @@ _PRELUDES = 256
 
 def load_blob(blob: bytes, classes: ClassPolicy = ANY) -> Any:
     """Return the value of `dump_blob`."""
+    if classes.strict:
+        return _strict().load(blob, classes)
     unpickler = _Unpickler(io.BytesIO(blob))
     unpickler.classes = classes
     with reading(current_notes() or Notes()):
@@ -453,8 +478,10 @@ class _ShapeUnpickler(pickle.Unpickler):
         return _Anything
 
 
-def shape(parts: Parts) -> Any:
+def shape(parts: Parts, classes: ClassPolicy = ANY) -> Any:
     """Return a record's value with stand-ins for instances, nothing of which is imported."""
+    if classes.strict:
+        return _strict().shape(parts, classes)
     stream = [b"\x80\x05\x95", b""]
     stands: list[Any] = []
     table = parts.table

@@ -7,12 +7,14 @@ memo, which is what makes fragments independent of each other.
 
 from __future__ import annotations
 
+import enum
 import io
 import pickle
+import types
 from collections.abc import Callable
 from typing import Any
 
-from richstore.codec import classes
+from richstore.codec import classes, members
 from richstore.codec.missing import Missing, MissingType, kept_of, reduction
 from richstore.codec.opcodes import (
     BUILD,
@@ -26,8 +28,9 @@ from richstore.codec.opcodes import (
     get_raw,
     put,
 )
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.codec.sealed import Sealed, stored_form
-from richstore.errors import EncodingError
+from richstore.errors import EncodingError, PlacedError
 
 __all__ = [
     "CodeOfUserError",
@@ -59,6 +62,7 @@ class RecordPickler(pickle.Pickler):
     def __init__(self) -> None:
         self.record: Any = None
         self.seals = False
+        self.classes: ClassPolicy = ANY
         self._buffer = io.BytesIO()
         self._faces: dict[int, tuple[int, Any]] = {}
         self._start()
@@ -84,7 +88,7 @@ class RecordPickler(pickle.Pickler):
         if self.record is not None and classes.runs_code(type(obj)):
             self.record.alone = True
             raise CodeOfUserError
-        return _reduce_global(obj)
+        return _reduce_global(obj, self.classes)
 
     def body(self, content: Any) -> bytes:
         """Return the opcodes that make `content`, without protocol, frame and stop.
@@ -97,7 +101,7 @@ class RecordPickler(pickle.Pickler):
         buffer.truncate()
         try:
             self.dump(content)
-        except (EncodingError, CodeOfUserError):
+        except (PlacedError, CodeOfUserError):
             self._start()
             raise
         except Exception as error:
@@ -156,7 +160,12 @@ def unstorable(content: Any, error: Exception) -> EncodingError:
     )
 
 
-def _reduce_global(obj: Any) -> Any:
+def _reduce_global(obj: Any, allowed: ClassPolicy = ANY) -> Any:
+    kind = type(obj)
+    if issubclass(kind, enum.Enum):
+        return members.by_name(obj) or NotImplemented
+    if allowed.strict and issubclass(kind, _NAMED) and obj not in _NAMELESS:
+        allowed.check_storable(classes.original_class(obj) if issubclass(kind, type) else obj)
     if isinstance(obj, type):
         original = classes.original_class(obj)
         if original is not obj:
@@ -166,28 +175,39 @@ def _reduce_global(obj: Any) -> Any:
         if classes.is_importable(obj) or obj in _NAMELESS:
             return NotImplemented
         return classes.by_value(obj)
-    if type(obj) is _FUNCTION and not classes.is_importable(obj):
+    if kind is _FUNCTION and not classes.is_importable(obj):
         return classes.by_value(obj)
     if type(type(obj)) is MissingType:
         return reduction(obj.__class__, kept_of(obj))
     return NotImplemented
 
 
-_FUNCTION = type(_reduce_global)
+_FUNCTION = types.FunctionType
+# what is stored by its name
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType)
 _NAMELESS = (type(None), type(NotImplemented), type(...))
 
 
 class _BlobPickler(pickle.Pickler):
+    classes: ClassPolicy = ANY
+
     def reducer_override(self, obj: Any) -> Any:
-        return _reduce_global(obj)
+        return _reduce_global(obj, self.classes)
 
 
-def dump_blob(value: Any) -> bytes:
-    """Pickle a value on its own, aliases and cycles kept; for what holds no nodes."""
+def dump_blob(value: Any, allowed: ClassPolicy = ANY) -> bytes:
+    """Pickle a value on its own, aliases and cycles kept; for what holds no nodes.
+
+    Raises:
+        EncodingError: pickle refuses it.
+        UntrustedClassError: it could not be read under a policy.
+    """
     buffer = io.BytesIO()
+    pickler = _BlobPickler(buffer, 5)
+    pickler.classes = allowed
     try:
-        _BlobPickler(buffer, 5).dump(value)
-    except EncodingError:
+        pickler.dump(value)
+    except PlacedError:
         raise
     except Exception as error:
         raise unstorable(value, error) from error

@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from richstore.codec.policy import ANY
+from richstore.codec.policy import ANY, ClassPolicy, policy_of
 from richstore.documents.encryption import EncryptedFormat
 from richstore.documents.engine import DocumentEngine, Inside
 from richstore.documents.files import FilePlace
@@ -48,7 +48,7 @@ from richstore.mapping import name_of
 from richstore.nodes import FrozenView, frozen_value, is_face, plain
 from richstore.nodes.plain import Plain
 from richstore.passphrase import Passphrase
-from richstore.store import CACHE_SIZE, Store, store_on
+from richstore.store import CACHE_SIZE, Classes, Store, store_on
 from richstore.transaction import Transaction, current
 
 __all__ = ["Document", "document"]
@@ -71,6 +71,8 @@ class Place(Protocol):
     """The path or URL, without anything secret."""
     name: str
     """The last part of it, whose suffix may tell the format."""
+    classes: ClassPolicy
+    """The policy for what was read last, where the user has chosen none."""
 
     def read(self) -> tuple[bytes | None, Any]:
         """Return content and version; None for both when there is nothing."""
@@ -115,6 +117,7 @@ def document(
     lossy: bool = False,
     timeout: float | None = None,
     key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
+    classes: Classes | None = None,
     **storage: Any,
 ) -> Document:
     """Open a document: one value in a file, or in one object of an object store.
@@ -128,14 +131,15 @@ def document(
         autosave: whether each change is saved when the call that makes it returns.
         load_kwargs: options for reading the format.
         dump_kwargs: options for writing it.
-            Pickles obey the class policy of stores: there is none yet, so open only files that
-            you trust.
         is_binary: whether a module or object works on bytes; None: JSON does not, all others do.
         ignore_inner_exits: whether only the end of the outermost with-block writes.
         lossy: whether what the format would not give back equal is stored all the same.
         timeout: seconds to wait for another writer; None waits forever.
         key: encrypts what is stored: 32 bytes, a `Passphrase`, or a function that returns one of
             these. Needs the extra `secure`.
+        classes: which classes and functions a pickle may name, as for `open()`. By default
+            `"any"` for a file that nobody but its owner, who is you, may write, and `"none"` for
+            every other file and for objects in a bucket. `load_kwargs` are for `"any"` alone.
         storage: for an object store: keys, session token, region, endpoint and the like, as
             obstore knows them; by default the usual chain of credentials.
 
@@ -178,7 +182,16 @@ def document(
         autosave=autosave,
         ignore_inner_exits=ignore_inner_exits,
         timeout=timeout,
+        classes=_policy(classes, key),
     )
+
+
+def _policy(classes: Any, key: Any) -> ClassPolicy | None:
+    """Return the policy that was asked for; None: that of the place."""
+    if classes is None:
+        # whoever has written what a key opens has the key
+        return None if key is None else ANY
+    return policy_of(classes)
 
 
 def _place(location: str, storage: dict[str, Any]) -> Place:
@@ -222,8 +235,10 @@ class Document:
         autosave: bool,
         ignore_inner_exits: bool,
         timeout: float | None,
+        classes: ClassPolicy | None = None,
     ) -> None:
         _check_bool(autosave)
+        self._classes = classes
         self._place = place
         self._format = format
         self._default = plain(default)
@@ -521,7 +536,7 @@ class Document:
         self._saved = transaction.engine.id
 
     def _write(self, value: Any) -> None:
-        data = self._format.encode(value)
+        data = self._format.encode(value, self._classes or self._place.classes)
         if data == self._written and not self._behind:
             return
         # until it is known what became of it, whatever interrupts
@@ -568,7 +583,7 @@ class Document:
         self._saved = self._engine.last_commit()
 
     def _decode(self, stored: bytes) -> Any:
-        value = self._format.decode(stored, self.location)
+        value = self._format.decode(stored, self.location, self._classes or self._place.classes)
         wanted = type(self._default)
         if wanted in _CONTAINERS and type(value) in _CONTAINERS and type(value) is not wanted:
             raise FormatError(

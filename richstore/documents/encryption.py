@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.documents.formats import Format
 from richstore.engines.base import HEADER_MAGIC
 from richstore.errors import CorruptionError, FormatError, WrongKeyError
@@ -34,22 +35,22 @@ class EncryptedFormat:
         # of what was read or written last: one data key for the life of a document
         self._header: tuple[Header, bytes] | None = None
 
-    def encode(self, value: Any) -> bytes:
-        """Return the encrypted bytes of a plain value.
+    def encode(self, value: Any, classes: ClassPolicy = ANY) -> bytes:
+        """Return the encrypted bytes of a plain value; see `Format.encode`.
 
         Raises:
             EncodingError: the format inside cannot hold it.
         """
         from richstore.engines.encrypted import Header, seal_alone
 
-        data = self._inside.encode(value)
+        data = self._inside.encode(value, classes)
         if self._header is None:
             header = Header.new(names=True)
             self._header = header, header.pack(self._secret)
         return seal_alone(data, *self._header)
 
-    def decode(self, data: bytes, location: str) -> Any:
-        """Return the value that encrypted bytes stand for.
+    def decode(self, data: bytes, location: str, classes: ClassPolicy = ANY) -> Any:
+        """Return the value that encrypted bytes stand for; see `Format.decode`.
 
         Raises:
             WrongKeyError: they were encrypted with another key, or not at all.
@@ -68,4 +69,4 @@ class EncryptedFormat:
         except (WrongKeyError, CorruptionError, FormatError) as error:
             raise type(error)(f"{location} cannot be opened: {error}") from None
         self._header = header, packed
-        return self._inside.decode(opened, location)
+        return self._inside.decode(opened, location, classes)

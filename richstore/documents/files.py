@@ -16,8 +16,10 @@ import secrets
 import stat
 from typing import Any
 
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.engines.datafile import sync_directory
 from richstore.errors import ConflictError, LockTimeoutError
+from richstore.ownership import default_policy
 
 __all__ = ["FilePlace"]
 
@@ -34,6 +36,8 @@ class FilePlace:
     def __init__(self, path: str) -> None:
         self.location = os.path.abspath(path)
         self.name = os.path.basename(path)
+        # the policy for what was read last
+        self.classes: ClassPolicy = ANY
         self._lock: Any = None
         # the content that was read or written last, and its version
         self._known: tuple[bytes | None, Version | None] = None, None
@@ -51,9 +55,12 @@ class FilePlace:
             self._check_kind(os.stat(self.location).st_mode)
             with open(self.location, "rb") as file:
                 data = file.read()
-                version = _version(os.fstat(file.fileno()))
+                status = os.fstat(file.fileno())
+                version = _version(status)
+                self.classes = default_policy(status, os.path.realpath(self.location))
         except FileNotFoundError:
             self._check_directory()
+            self.classes = ANY
             self._known = None, None
         else:
             self._known = data, version

@@ -14,9 +14,10 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.documents.comparing import difference, short
 from richstore.engines.base import HEADER_MAGIC
-from richstore.errors import EncodingError, FormatError, WrongKeyError
+from richstore.errors import EncodingError, FormatError, UntrustedClassError, WrongKeyError
 
 __all__ = ["Format", "resolve"]
 
@@ -42,6 +43,7 @@ class Format:
         is_binary: whether `loads` takes bytes.
         exact: whether everything that `dumps` takes comes back equal.
         lossy: whether what does not come back equal is taken all the same.
+        strict: bytes to value under a policy; None for a format that makes nothing of classes.
     """
 
     def __init__(
@@ -53,18 +55,25 @@ class Format:
         is_binary: bool,
         exact: bool = False,
         lossy: bool = False,
+        strict: Callable[[bytes, Any], Any] | None = None,
     ) -> None:
+        self._strict = strict
         self.name = name
         self._dumps = dumps
         self._loads = loads
         self._is_binary = is_binary
         self._exact = exact or lossy
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any, classes: ClassPolicy = ANY) -> bytes:
         """Return the bytes of a plain value.
+
+        Args:
+            value: the value.
+            classes: the policy under which they will be read again.
 
         Raises:
             EncodingError: the format cannot hold it, or would give something else back.
+            UntrustedClassError: it could not be read again.
         """
         try:
             data = self._to_bytes(value)
@@ -77,6 +86,8 @@ class Format:
                 f"type there, or open the document with another format",
                 path,
             ) from error
+        if classes.strict and self._strict is not None:
+            self._strict(data, classes)
         if not self._exact:
             self._check(value, data)
         return data
@@ -110,12 +121,18 @@ class Format:
                 path,
             )
 
-    def decode(self, data: bytes, location: str) -> Any:
+    def decode(self, data: bytes, location: str, classes: ClassPolicy = ANY) -> Any:
         """Return the value that bytes stand for.
+
+        Args:
+            data: the bytes.
+            location: where they come from, for errors.
+            classes: says what they may name.
 
         Raises:
             FormatError: they are not of this format.
             WrongKeyError: they are encrypted.
+            UntrustedClassError: they name what is not allowed.
         """
         if data.startswith(HEADER_MAGIC):
             raise WrongKeyError(f"{location} is encrypted; open it with key=…")
@@ -125,9 +142,13 @@ class Format:
                 f"with the default"
             )
         try:
+            if classes.strict and self._strict is not None:
+                return self._strict(data, classes)
             return self._from_bytes(data)
         except MemoryError:
             raise
+        except UntrustedClassError as error:
+            raise error.inside(location) from None
         except (ImportError, AttributeError) as error:
             error.add_note(f"richstore: while reading {location}")
             raise
@@ -232,7 +253,9 @@ def resolve(
         format = "pickle"
     if getattr(format, "__name__", None) == "cloudpickle":
         # gives back what it was given, classes and functions too, as pickle does
-        return _custom(format, True, load, dump, lossy=True)
+        found = _custom(format, True, load, dump, lossy=True)
+        found._strict = _refuse_code
+        return found
     if not isinstance(format, str):
         return _custom(format, is_binary, load, dump, lossy)
     if format == "json":
@@ -257,18 +280,25 @@ def resolve(
 
 
 def _pickle(load: dict[str, Any], dump: dict[str, Any]) -> Format:
-    """Return the format of pickle documents.
-
-    They obey the class policy of stores: there is none yet, so all classes are made that a file
-    names. Open only files that you trust.
-    """
+    """Return the format of pickle documents, which obey the same policies as stores."""
     return Format(
         "pickle",
         lambda value: pickle.dumps(value, **{"protocol": 5, **dump}),
         lambda data: pickle.loads(data, **load),
         is_binary=True,
         exact=True,
+        strict=_load_strictly,
     )
+
+
+def _load_strictly(data: bytes, classes: Any) -> Any:
+    from richstore.codec import strict  # loads much of the standard library
+
+    return strict.load(data, classes, document=True)
+
+
+def _refuse_code(data: bytes, classes: Any) -> Any:
+    raise classes.refusal("what cloudpickle writes, which is code,", "was not run", by_value=True)
 
 
 def _extra(module: str, extra: str) -> Any:

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from richstore.codec.policy import ANY, StrictPolicy
 from richstore.errors import ConflictError
 
 __all__ = ["ObjectPlace"]
@@ -97,6 +98,9 @@ class ObjectPlace:
         if any(part in ("", ".", "..") for part in key.split("/")):
             raise ValueError(f"the key of {self.location} has a part that is empty, or . or ..")
         self.name = key.rpartition("/")[2]
+        self.classes = (
+            ANY if scheme == "memory" else StrictPolicy("nobody can know who writes to a bucket")
+        )
         self._key = key
         self._bucket = bucket
         self._obstore = _obstore()

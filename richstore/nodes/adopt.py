@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from richstore.codec.missing import MissingType, kept_of
 from richstore.codec.sealed import Sealed
 from richstore.codec.stream import dump_blob
-from richstore.errors import EncodingError
+from richstore.errors import EncodingError, PlacedError
 from richstore.node import Node, Spread
 from richstore.nodes.base import node_of
 from richstore.record import Record
@@ -148,7 +148,7 @@ class Adopter:
             if self.queue is None:
                 return self.complete(value)
             result = self._adopt(value, kind)
-        except EncodingError as error:
+        except PlacedError as error:
             # once: what comes from inside a deferred container has its whole path already
             if error.path or not self.path:
                 raise
@@ -173,7 +173,7 @@ class Adopter:
                 self.path = path
                 try:
                     fill()
-                except EncodingError as error:
+                except PlacedError as error:
                     if error.path:
                         raise
                     raise error.inside(_written(path)) from error.__cause__
@@ -209,7 +209,7 @@ class Adopter:
                 raise EncodingError(
                     "a bound method would be stored apart from its object; store the object"
                 )
-            dump_blob(value)
+            dump_blob(value, self.record.tracker.classes)
             return value
         return HANDLERS[object](self, value, value)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from richstore.errors import EncodingError
+from richstore.errors import PlacedError
 from richstore.group_commit import run
 from richstore.node import Node, Spread
 from richstore.nodes.adopt import is_plain
@@ -134,7 +134,7 @@ def apply(
     edit = Edit(transaction, record)
     try:
         result = operation(edit, node, *arguments)
-    except EncodingError as error:
+    except PlacedError as error:
         edit.undo()
         raise error.inside(place(record, node)) from error.__cause__
     except BaseException:

@@ -45,6 +45,8 @@ def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
         while outermost and view.upgrades:
             _upgrade(*view.upgrades.pop(0))
     except BaseException as error:
+        if isinstance(error, RecursionError) and view.classes.strict:
+            error = CorruptionError("records refer to each other in a circle, or too deep")
         if isinstance(error, Exception):
             view.explain(error, name)
         if outermost:
@@ -53,7 +55,7 @@ def frozen_value(view: FrozenView, name: bytes, stored: bytes) -> Any:
             view.upgrades.clear()
             for uid in list(view.shared)[known:]:
                 del view.shared[uid]
-        raise
+        raise error
     finally:
         if outermost:
             view.busy = False
@@ -70,6 +72,7 @@ def _read_shared(view: FrozenView, name: bytes) -> Any:
 
 def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
     parts = records.parse(name, stored)
+    view.classes.check_parts(name, parts, None)
     class_table = list(map(view.classes.class_of, parts.classes))
     old_versions, _ = old_versions_in(parts.classes, class_table)
     upgrades: dict[Node, int] = {}
@@ -97,7 +100,11 @@ def _read(view: FrozenView, name: bytes, stored: bytes) -> Any:
         kind: Any = node.kind
         if spread:
             cid = int.from_bytes(next(links), "big")
-            view.owners[cid] = name
+            if view.owners.setdefault(cid, name) != name:
+                # containers inside each other in a circle would have no end
+                raise CorruptionError(
+                    f"the large container {cid} is in record {name!r} and in {view.owners[cid]!r}"
+                )
             content = kind.spread_content(None, cid, view)
             node.content = node.work = content
             kind.show(node.face, content)

@@ -25,6 +25,7 @@ from typing import Any
 from richstore.codec import containers, records, stream
 from richstore.codec.classes import upgraded, version_of
 from richstore.codec.notes import Notes
+from richstore.codec.policy import ANY, ClassPolicy
 from richstore.errors import EncodingError, ReadOnlyError, UpgradeError
 from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, Adopter, is_atom
@@ -169,6 +170,7 @@ class GenericKind:
                 )
         else:
             raw = self.copy(content)
+            adopter.record.tracker.classes.check_storable(self.cls)
         node = self.make(None, -1, -1, self.clean, raw)
         adopter.remember(original, node.face)
         self.adopt_inside(raw, adopter, adopter.hashed)
@@ -219,7 +221,7 @@ class GenericKind:
         """Return how the object is made again, in the form of a pickle reduction."""
         raw = node.work
         if self.base is None:
-            return records.load_blob, (stream.dump_blob(raw),)
+            return records.load_blob, (stream.dump_blob(raw, _allowed(node)),)
         version = version_of(self.cls)
         state: tuple[Any, ...] = (containers.items(raw), containers.attributes(raw))
         if version:
@@ -322,6 +324,11 @@ def _same_state(before: Any, after: Any) -> bool:
     if isinstance(before, bytes):
         return bool(before == after)
     return len(before) == len(after) and all(map(operator.is_, before, after))
+
+
+def _allowed(node: Node) -> ClassPolicy:
+    """Return the policy under which a node will be read again."""
+    return ANY if node.record is None else node.record.tracker.classes
 
 
 def _is_array(raw: Any) -> bool:

@@ -31,7 +31,7 @@ from typing import Any
 from richstore.codec import containers, records, stream
 from richstore.codec.classes import class_to_bytes, upgraded, version_of
 from richstore.codec.notes import Notes
-from richstore.errors import EncodingError, UpgradeError
+from richstore.errors import PlacedError, UpgradeError
 from richstore.node import Node
 from richstore.nodes.adopt import ATOMS, FEW, Adopter
 from richstore.nodes.attributes import (
@@ -121,6 +121,10 @@ class InstanceKind:
         if not self.storable:
             class_to_bytes(self.cls)
             self.storable = True
+        allowed = adopter.record.tracker.classes
+        if allowed.strict and self.standard:
+            # any other says itself what is stored of it
+            allowed.check_storable(self.cls)
         if isinstance(content, Node):
             state = visible_state(original, content)
         else:
@@ -146,7 +150,7 @@ class InstanceKind:
             return value
         try:
             return adopter(value, f".{name}")
-        except EncodingError:
+        except PlacedError:
             # what a class leaves out of a state of its own making need not be storable
             if self.keeps_fragment:
                 raise
@@ -223,7 +227,7 @@ class InstanceKind:
         """
         try:
             return self._reduce(node.face)
-        except EncodingError:
+        except PlacedError:
             raise
         except Exception as error:
             raise stream.unstorable(node.face, error) from error

@@ -12,6 +12,8 @@ import weakref
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
+from richstore.errors import CorruptionError
+
 __all__ = ["Layout", "layout_of"]
 
 _HEAP_TYPE = 1 << 9
@@ -100,8 +102,13 @@ class Layout:
         slot = self.slots.get(name)
         if slot is not None:
             slot.__set__(instance, value)
-        else:
+        elif self.has_dict:
             self.dict_descriptor.__get__(instance)[name] = value
+        else:
+            raise CorruptionError(
+                f"a {self.cls.__name__} is stored with an attribute {name!r}, for which it has no "
+                f"place"
+            )
 
     def delete_one(self, instance: Any, name: str) -> None:
         """Delete one attribute of an instance, past its `__delattr__`."""

@@ -11,6 +11,7 @@ was noticed meanwhile, so that what they combine is of one state.
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import abstractmethod
 from collections import OrderedDict
@@ -23,15 +24,26 @@ from richstore import paging
 from richstore.codec import keys, records
 from richstore.codec.policy import ClassPolicy
 from richstore.codec.records import decode, is_plain, parse
-from richstore.errors import ClosedError, CorruptionError, DetachedError, FormatError, explain
+from richstore.errors import (
+    ClosedError,
+    CorruptionError,
+    DetachedError,
+    FormatError,
+    UntrustedClassError,
+    explain,
+)
 from richstore.node import Node, Spread
-from richstore.nodes.base import get_content, get_node
+from richstore.nodes.base import get_content, get_node, is_face
 from richstore.nodes.base import view as visible
 from richstore.pages import CELL, PAGE, cell_name, page_name, read_cell
 from richstore.transaction import Transaction, current
 
 __all__ = ["FrozenView", "SpreadContent"]
 
+# Errors that are told of which value they are.
+_EXPLAINED = (CorruptionError, FormatError, UntrustedClassError)
+# So many items are believed of any store.
+_CERTAIN = 1 << 20
 # Pages that the view of a snapshot keeps decoded.
 _KEPT = 64
 # What part of the cache iterating over a container keeps loaded, of pages as they are stored.
@@ -48,6 +60,7 @@ class FrozenView:
         view: the engine's read transaction.
         decode: turns the name and bytes of a record into its value.
         classes: finds the classes and functions that records name.
+        path: of the file, for what is plausible.
     """
 
     def __init__(
@@ -55,7 +68,9 @@ class FrozenView:
         view: Any,
         decode: Callable[[FrozenView, bytes, bytes], Any],
         classes: ClassPolicy,
+        path: str | None = None,
     ) -> None:
+        self.path = path
         self.view = view
         self.decode = decode
         self.classes = classes
@@ -130,7 +145,7 @@ class FrozenView:
             stored = self.get(name)
             if stored is None:
                 return None
-            found = visible(self.decode(self, name, stored))
+            found = _content_of(self.decode(self, name, stored))
             self.kept[name] = found
             if len(self.kept) > _KEPT:
                 self.kept.popitem(last=False)
@@ -148,6 +163,13 @@ class _Borrowed:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def _content_of(value: Any) -> Any:
+    """Return the container of a page."""
+    if not is_face(value):
+        raise CorruptionError("a page of a large container holds none")
+    return visible(value)
 
 
 class SpreadContent(Spread):
@@ -184,6 +206,28 @@ class SpreadContent(Spread):
         self.frozen = FrozenView(self.before, frozen_value, self.classes)
         return self.frozen
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether what is stored may come from a stranger."""
+        frozen = self.frozen
+        strict: bool = (self._tracker() if frozen is None else frozen).classes.strict
+        return strict
+
+    def plausible(self, count: int) -> int:
+        """Return a number of items that is stored; Python makes room for so many.
+
+        Raises:
+            CorruptionError: the store is too small for them.
+        """
+        if count > _CERTAIN and self.is_strict:
+            path = self._tracker().engine.path if self.frozen is None else self.frozen.path
+            if path is not None and os.path.exists(path) and count > os.path.getsize(path):
+                raise CorruptionError(
+                    f"a {self.builtin.__name__} says that it has {count} items, which are more "
+                    f"than the bytes of the file"
+                )
+        return count
+
     def cell(self, name: bytes) -> Any:
         """Return an index or directory as the caller is to see it."""
         frozen = self.frozen
@@ -214,12 +258,14 @@ class SpreadContent(Spread):
         frozen = self.frozen
         if frozen is not None:
             kept = self.kept.get(pid)
-            found = visible(kept.value) if kept is not None else frozen.page(name)
+            found = _content_of(kept.value) if kept is not None else frozen.page(name)
         else:
             record = self._tracker().page(name, self.node, remember=remember)
-            found = None if record is None else visible(record.value)
+            found = None if record is None else _content_of(record.value)
         if found is None:
             raise CorruptionError(f"page {name!r} of a {self.builtin.__name__} is missing")
+        if type(found) is not self.builtin:
+            raise CorruptionError(f"page {name!r} holds no {self.builtin.__name__}")
         return found
 
     @property
@@ -246,7 +292,7 @@ class SpreadContent(Spread):
         """
         try:
             return self._read(method, function, *arguments)
-        except (CorruptionError, FormatError) as error:
+        except _EXPLAINED as error:
             self._explain(error)
             raise
 
@@ -403,7 +449,7 @@ class SpreadContent(Spread):
         """
         try:
             yield from self._contents(reverse)
-        except (CorruptionError, FormatError) as error:
+        except _EXPLAINED as error:
             self._explain(error)
             raise
 
@@ -477,7 +523,9 @@ class SpreadContent(Spread):
                     else:
                         view = _Borrowed(tracker.upgrade_view)
                     if view.id == tracker.seen or tracker.upgrade_view is not None:
-                        frozen = FrozenView(view, frozen_value, tracker.classes)
+                        frozen = FrozenView(
+                            view, frozen_value, tracker.classes, tracker.engine.path
+                        )
                         frozen.owners[content.cid] = node.record.root.name
                         return type(content)(None, content.cid, frozen)
                     view.close()
@@ -489,7 +537,7 @@ class SpreadContent(Spread):
         """
         try:
             yield from self._plain_pages()
-        except (CorruptionError, FormatError) as error:
+        except _EXPLAINED as error:
             self._explain(error)
             raise
 
@@ -512,7 +560,10 @@ class SpreadContent(Spread):
                 stored = past.frozen.get(name)
                 parts = None if stored is None else parse(name, stored)
                 if parts is not None and is_plain(parts):
-                    yield decode(parts, [], past.frozen.classes, plain=True), True
+                    content = decode(parts, [], past.frozen.classes, plain=True)
+                    if type(content) is not self.builtin:
+                        raise CorruptionError(f"page {name!r} holds no {self.builtin.__name__}")
+                    yield content, True
                 elif tracker is None:
                     yield past.page(pid), False
                 else:

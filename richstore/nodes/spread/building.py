@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any
 
 from richstore import paging
-from richstore.errors import EncodingError
+from richstore.errors import EncodingError, PlacedError
 from richstore.group_commit import run
 from richstore.node import Node, Spread
 from richstore.nodes import operations as op
@@ -96,7 +96,7 @@ class _ListBuild(Filler):
             base = base or self.tx.tracker.number()
             try:
                 data = self.packer.encode_atoms(name, base, part)
-            except EncodingError:
+            except PlacedError:
                 return False
             size = len(data)
             fits = max(1, int(count * wanted / size))

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from richstore import paging
 from richstore.encoding import Encoded, encode, reach
-from richstore.errors import EncodingError
+from richstore.errors import PlacedError
 from richstore.node import Node
 from richstore.nodes.adopt import Adopter
 from richstore.nodes.change import place
@@ -81,7 +81,9 @@ class Filler(ABC):
         self.is_held: list[bool] | None = None
         kind: Any = node.kind
         self.recall = Recall(tx, node)
-        self.packer = Packer(kind.builtin, self.recall.numbers, paging.PAGE * FULL)
+        self.packer = Packer(
+            kind.builtin, self.recall.numbers, paging.PAGE * FULL, tx.tracker.classes
+        )
         # references to an item besides that of `values`
         self.others = 0 if source.original is None else 1
         self.per_page = _FEW
@@ -195,7 +197,7 @@ class Filler(ABC):
                 count = len(packer.items)
                 self.unpack(max(1, min(count - 1, int(count * paging.PAGE / len(data)))))
                 data = packer.encode(name, base)
-        except EncodingError:
+        except PlacedError:
             self.unpack(0)
             self.adopt()
             return
@@ -272,7 +274,7 @@ class Filler(ABC):
         adopter.memo = self.recall
         try:
             self.fill(main, adopter, self.at, self.at + count)
-        except EncodingError as error:
+        except PlacedError as error:
             raise error.inside(place(owner, node)) from error.__cause__
         return record, adopter
 

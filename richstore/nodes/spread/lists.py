@@ -9,6 +9,7 @@ from reprlib import recursive_repr
 from typing import Any
 
 from richstore.encoding import register_spread
+from richstore.errors import CorruptionError
 from richstore.node import Node
 from richstore.nodes.base import get_content
 from richstore.nodes.spread.base import SpreadContent
@@ -26,7 +27,7 @@ _NOT_LOADED: Any = object()
 
 def _length(content: SpreadList) -> int:
     pid, before, _ = content.tree.last()
-    return before + len(content.page(pid))
+    return content.plausible(before + len(content.page(pid)))
 
 
 def _item(content: SpreadList, index: int) -> Any:
@@ -49,8 +50,12 @@ def _slice(content: SpreadList, index: slice) -> list[Any]:
     low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
     found: list[Any] = []
     at = low
+    seen: set[int] = set()
     while at <= high:
         pid, offset, _ = content.tree.locate(at)
+        if pid in seen:
+            raise CorruptionError(f"page {pid} of a list is in its index twice")
+        seen.add(pid)
         part = content.page(pid)[offset : offset + high + 1 - at]
         if not part:
             break
@@ -74,7 +79,8 @@ class SpreadList(SpreadContent):
 
     def page_ids(self, reverse: bool = False) -> Iterator[int]:
         """Yield the ids of the pages in order."""
-        return self.tree.pages(reverse)
+        pids = self.tree.pages(reverse)
+        return each_once(pids) if self.is_strict else pids
 
     def __len__(self) -> int:
         found: int = self.read("__len__", _length)
@@ -214,6 +220,20 @@ class SpreadList(SpreadContent):
 
     def __format__(self, form: str) -> str:
         return format(list(self), form) if form else repr(self)
+
+
+def each_once(pids: Iterator[int]) -> Iterator[int]:
+    """Yield the ids of pages, none twice: a small index could make a large list of a few pages.
+
+    Raises:
+        CorruptionError: one comes a second time.
+    """
+    seen: set[int] = set()
+    for pid in pids:
+        if pid in seen:
+            raise CorruptionError(f"page {pid} of a list is in its index twice")
+        seen.add(pid)
+        yield pid
 
 
 def _whole(other: Any) -> Any:

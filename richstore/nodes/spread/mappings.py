@@ -59,7 +59,7 @@ def element(key: Any) -> Any:
 
 def _length(content: SpreadContent) -> int:
     count: int = content.root.count
-    return count
+    return content.plausible(count)
 
 
 def _has(content: SpreadContent, key: Any) -> bool:

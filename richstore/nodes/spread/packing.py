@@ -20,7 +20,8 @@ from typing import Any
 
 from richstore.codec import records, stream
 from richstore.codec.classes import class_to_bytes
-from richstore.errors import EncodingError
+from richstore.codec.policy import ANY, ClassPolicy
+from richstore.errors import PlacedError
 from richstore.nodes.adopt import ATOMS, HANDLERS
 from richstore.nodes.instance import kind_of
 from richstore.nodes.layout import Layout, layout_of
@@ -69,11 +70,11 @@ def _rows(heads: list[int]) -> list[bytes]:
     return [_ROWS[head][slot] for slot, head in enumerate(heads) if head != _NAME]
 
 
-def _packable(cls: type) -> Layout | None:
+def _packable(cls: type, classes: ClassPolicy) -> Layout | None:
     """Return the layout of a class whose instances are what their `__dict__` has, and no more.
 
     Raises:
-        EncodingError: the class cannot be stored.
+        PlacedError: the class cannot be stored.
     """
     if cls in HANDLERS or hasattr(cls, "_richstore_node_"):
         return None
@@ -87,6 +88,7 @@ def _packable(cls: type) -> Layout | None:
     if not kind.keeps_fragment:
         return None
     class_to_bytes(cls)
+    classes.check_storable(cls)
     return layout
 
 
@@ -121,6 +123,7 @@ class Packer:
         builtin: list, dict or set: what the pages hold.
         remembered: ids of objects that are on earlier pages.
         limit: bytes of a page that is full.
+        classes: says what may be stored.
 
     Attributes:
         items: the originals on the page so far, as they were given.
@@ -129,11 +132,19 @@ class Packer:
         held: objects on it that may occur again, each with its slot.
     """
 
-    def __init__(self, builtin: type, remembered: Container[int], limit: float) -> None:
+    def __init__(
+        self,
+        builtin: type,
+        remembered: Container[int],
+        limit: float,
+        classes: ClassPolicy = ANY,
+    ) -> None:
         self.builtin = builtin
         self.remembered = remembered
         self.limit = limit
+        self.classes = classes
         self.pickler = _Pickler()
+        self.pickler.classes = classes
         self.names: dict[str, int] = {}
         self.candidates: dict[str, int] = {}
         # what gives the attributes of an instance of each class that was met; None: not packed
@@ -281,8 +292,8 @@ class Packer:
             return head
         if cls not in self.states:
             try:
-                layout = None if self.builtin is set else _packable(cls)
-            except EncodingError:
+                layout = None if self.builtin is set else _packable(cls, self.classes)
+            except PlacedError:
                 layout = None
             self.states[cls] = None if layout is None else layout.dict_descriptor.__get__
         if self.states[cls] is None or len(self.class_table) >= _CLASSES:
