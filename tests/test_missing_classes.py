@@ -222,7 +222,7 @@ def test_placeholders_show_what_they_have(versions: Versions) -> None:
     assert lines["user"] == f"<missing {one}User name='ann' age=3 tags=[]> | True"
     assert lines["slots"] == f"<missing {one}Slots a=1 b=[2]> | True"
     assert lines["odd"] == f"<missing {one}Odd (1, [2])> | True"
-    assert lines["member"] == f"<missing {one}Color 1> | True"
+    assert lines["member"] == f"<missing {one}Color 'RED'> | True"
     assert lines["rows"] == f"<missing {one}Rows title=['t'] [1, [2]]> | True"
     assert lines["table"] == f"<missing {one}Table me=<missing …> {{'a': [1]}}> | True"
     assert lines["point"] == f"<missing {one}Point 1 [2]> | True"
