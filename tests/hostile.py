@@ -74,6 +74,7 @@ def record(
     key: bytes | None = None,
     count: int | None = None,
 ) -> bytes:
+    """Return a record with the right checksum."""
     rows = [records.row(*row) for row in table]
     links_ = list(links)
     return records.encode(

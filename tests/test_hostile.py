@@ -88,7 +88,11 @@ def test_the_corpus_runs_code_where_all_is_allowed(tmp_path: Path) -> None:
         ("tables are believed", "head that is free"),
     ],
 )
-def test_each_check_is_needed(fault: str, case: str, tmp_path: Path) -> None:
+def test_each_check_is_needed(
+    fault: str, case: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Planted fault: with one check taken away, a case does what none may."""
+    if fault.startswith("hashes") and not request.config.getoption("--long"):
+        pytest.skip("what it lets through takes more than ten seconds; see --long")
     assert wrong(run(tmp_path, "none", fault, case)[case])
     assert not wrong(run(tmp_path, "none", "", case)[case])

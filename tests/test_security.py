@@ -12,8 +12,10 @@ import os
 import pathlib
 import pickle
 import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 import zoneinfo
 from array import array
@@ -61,7 +63,6 @@ STANDARD: dict[str, Any] = {
     "array": array("d", [1.5, 2.5]),
     "error": ValueError("no", [1]),
     "address": ipaddress.ip_address("10.0.0.1"),
-    "network": ipaddress.ip_network("2001:db8::/32"),
     "type": int,
     "alias": list[dict[str, int]],
     "ellipsis": ...,
@@ -110,8 +111,8 @@ def test_reading_plain_data_imports_nothing(stored: str) -> None:
         "        except richstore.UntrustedClassError:\n"
         "            continue\n"
         "        raise AssertionError(name)\n"
-        "new = {name for name in set(sys.modules) - before if not name.startswith('richstore')}\n"
-        "assert not new, new\n"
+        "new = set(sys.modules) - before\n"
+        "assert all(name.startswith(('richstore', 'lmdb')) for name in new), new\n"
     )
     done = run_python(code, stored)
     assert done.returncode == 0, done.stderr
@@ -159,8 +160,7 @@ def test_a_function_is_asked_before_anything_is_imported(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["os.system", "system", "Allowed.explode", "Allowed.__init__", "Allowed.name", "nothing"],
+    "name", ["os.system", "system", "Allowed.explode", "Allowed.__init__", "nothing"]
 )
 @pytest.mark.parametrize(
     "classes", [[hostile_gadgets], lambda name: True], ids=["list", "function"]
@@ -288,7 +288,7 @@ def test_files_that_a_group_may_write_are_not(stored: str) -> None:
 
 
 def test_directories_that_others_may_write(stored: str) -> None:
-    """In a directory in which others may replace files "none" holds; in a sticky one they cannot."""
+    """In a directory in which others may replace files "none" holds, unless it is sticky."""
     directory = os.path.dirname(stored)
     mode = os.stat(directory).st_mode
     try:
@@ -338,37 +338,39 @@ def test_the_link_does_not_matter(stored: str, tmp_path: Path) -> None:
 
 
 @AS_ROOT
-def test_another_user_does_not_trust_our_file(stored: str, tmp_path: Path) -> None:
+def test_another_user_does_not_trust_our_file(stored: str) -> None:
     """A process of another user that opens our file has "none"; its own file it trusts."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if os.stat(parent).st_uid == os.geteuid() and str(parent).startswith("/dev/shm/"):
-            os.chmod(parent, 0o755)
-    os.chmod(stored, 0o644)
-    mine = tmp_path / "theirs"
-    mine.mkdir()
-    os.chown(mine, 12345, 12345)
-    code = (
-        "import os, sys\n"
-        "import richstore, sample_classes\n"
-        "os.setgid(12345); os.setuid(12345)\n"
-        "try:\n"
-        "    with richstore.open(sys.argv[1], 'r') as store:\n"
-        "        store['point']\n"
-        "except richstore.UntrustedClassError as error:\n"
-        "    print(error)\n"
-        "except PermissionError:\n"
-        "    print('not readable here')\n"
-        "with richstore.open(sys.argv[2] + '/own') as store:\n"
-        "    store['point'] = sample_classes.Point(1)\n"
-        "with richstore.open(sys.argv[2] + '/own') as store:\n"
-        "    print(store['point'])\n"
-    )
-    done = run_python(code, stored, str(mine))
-    if "not readable here" in done.stdout or "PermissionError" in done.stderr:
-        pytest.skip("another user cannot come to the test's files here")
+    with tempfile.TemporaryDirectory() as directory:
+        # pytest's own directories are for nobody else
+        os.chmod(directory, 0o755)
+        ours, theirs = Path(directory, "ours"), Path(directory, "theirs")
+        shutil.copy(stored, ours)
+        ours.chmod(0o644)
+        richstore.open(ours).close()
+        Path(f"{ours}-lock").chmod(0o666)
+        theirs.mkdir()
+        os.chown(theirs, 12345, 12345)
+        done = run_python(AS_ANOTHER_USER, str(ours), str(theirs))
     assert done.returncode == 0, done.stderr
     assert "as the file belongs to user root" in done.stdout
     assert "Point(x=1" in done.stdout
+
+
+AS_ANOTHER_USER = """
+import os, sys
+import richstore, sample_classes
+from richstore.codec import strict
+os.setgid(12345)
+os.setuid(12345)
+try:
+    with richstore.open(sys.argv[1], 'r') as store:
+        store['point']
+except richstore.UntrustedClassError as error:
+    print(error)
+for _ in range(2):
+    with richstore.open(sys.argv[2] + '/own') as store:
+        print(store.setdefault('point', sample_classes.Point(1)))
+"""
 
 
 def test_new_stores_and_memory_are_ours(path: str) -> None:
@@ -438,9 +440,15 @@ def test_a_hostile_pickle_document_runs_nothing(tmp_path: Path, monkeypatch: Any
 
 def test_objects_in_buckets_are_not_trusted(s3: Any) -> None:
     """An object in a bucket opens with "none", one in memory with "any"."""
-    place = f"s3://{s3['bucket']}/doc.pickle" if isinstance(s3, dict) else None
-    if place is None:
-        pytest.skip("no server for buckets here")
+    s3.put(pickle.dumps({"point": Point(1)}))
+    with pytest.raises(UntrustedClassError, match="nobody can know who writes to a bucket"):
+        s3.open(format="pickle")
+    assert s3.open(format="pickle", classes=[Point]).value["point"] == Point(1)
+    s3.put(pickle.dumps({"at": datetime.date(2024, 1, 1)}))
+    assert s3.open(format="pickle").value == {"at": datetime.date(2024, 1, 1)}
+    memory = richstore.document("memory://here/doc.pickle", default={}, autosave=True)
+    memory.value["point"] = Point(1)
+    assert richstore.document("memory://here/doc.pickle").value["point"] == Point(1)
 
 
 def test_cloudpickle_documents_need_any(tmp_path: Path) -> None:
