@@ -390,8 +390,9 @@ class Tracker:
         elif not record.stale:
             return record
         self.load(record, self.loader.parse(record, stored), len(stored), view, remember=remember)
-        if self.classes.strict:
-            _check_page(record, owner)
+        if self.classes.strict and not _is_page(record, owner):
+            self.unload(record)
+            raise CorruptionError(f"page {name!r} holds another kind of value")
         return record
 
     def decode_plain(self, name: bytes, parts: records.Parts) -> Any:
@@ -635,13 +636,12 @@ def check_format_record(path: str, stored: bytes) -> None:
         )
 
 
-def _check_page(record: Record, owner: Node) -> None:
-    """Raise `CorruptionError` unless a page holds a container of the kind of its owner."""
+def _is_page(record: Record, owner: Node) -> bool:
+    """Tell whether a record holds a container of the kind of its owner."""
     asleep, value = record.asleep, record.value
     faces = [node.face for node in record.nodes.values()] if asleep is None else asleep[2]
     builtin = getattr(owner.work, "builtin", object)
-    if not isinstance(value, builtin) or not any(face is value for face in faces):
-        raise CorruptionError(f"page {record.name!r} holds no {builtin.__name__}")
+    return isinstance(value, builtin) and any(face is value for face in faces)
 
 
 def _drop_mirror(node: Node) -> None:

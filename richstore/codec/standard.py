@@ -181,8 +181,8 @@ def _slice(_: Reading, arguments: tuple[Any, ...]) -> slice:
 
 def _address(cls: Any) -> Callable[[Reading, tuple[Any, ...]], Any]:
     def make(_: Reading, arguments: tuple[Any, ...]) -> Any:
-        _types(arguments, str)
-        _need(len(arguments[0]) < 100)
+        _types(arguments, (str, int))
+        _need(type(arguments[0]) is int or len(arguments[0]) < 100)
         return cls(arguments[0])
 
     return make
