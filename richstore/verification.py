@@ -14,7 +14,9 @@ from typing import Any
 
 from richstore import pages
 from richstore.codec import records
-from richstore.errors import CorruptionError, FormatError
+from richstore.codec.missing import Missing
+from richstore.codec.policy import ClassPolicy
+from richstore.errors import CorruptionError, FormatError, RichStoreError
 from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
 from richstore.record import AFTER_ROOT, ROOT
 from richstore.tracker import COUNT_KEY, NUMBERS_KEY
@@ -36,6 +38,8 @@ class Report:
         bytes: the size of their encoded forms.
         unreachable: records that belong to nothing.
         waiting: records of deleted values that later writes, or `compact()`, will remove.
+        missing: classes and functions that records name and that cannot be found, each with the
+            reason; what they made reads as placeholders.
 
     Example:
         >>> import richstore
@@ -52,6 +56,7 @@ class Report:
     bytes: int = 0
     unreachable: int = 0
     waiting: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -76,6 +81,7 @@ def verify(
     view: Any,
     user_key: Callable[[bytes, bytes | None], Any],
     progress: Callable[[int, int], None] | None = None,
+    classes: ClassPolicy | None = None,
 ) -> Report:
     """Return a report on the state of a read transaction.
 
@@ -83,8 +89,12 @@ def verify(
         view: the read transaction.
         user_key: turns the engine key of a value, and its stored key, into the user's key.
         progress: is told the records and bytes so far, now and then and at the end.
+        classes: finds the classes and functions that records name; None: they are not looked for.
     """
-    report = _Verifier(view, user_key, progress).run()
+    verifier = _Verifier(view, user_key, progress)
+    report = verifier.run()
+    if classes is not None:
+        report.missing = _missing(verifier.named, classes)
     if progress is not None:
         progress(report.records, report.bytes)
     return report
@@ -109,6 +119,8 @@ class _Verifier:
         self.owners: dict[int, bytes] = {}
         self.references: Counter[bytes] = Counter()
         self.used_cells: set[bytes] = set()
+        # modules and names of classes and functions
+        self.named: set[tuple[str, str]] = set()
 
     def problem(self, text: str) -> None:
         self.report.problems.append(self.place + text)
@@ -209,6 +221,10 @@ class _Verifier:
         except (CorruptionError, FormatError, ValueError, IndexError) as error:
             self.problem(str(error))
             return None
+        try:
+            self.named |= records.names(parts)
+        except Exception as error:  # noqa: BLE001 - whatever damaged opcodes do is the finding
+            self.problem(f"the record {name!r} cannot be decoded ({type(error).__name__}: {error})")
         table = parts.table
         for at in range(0, len(table), 3):
             if table[at + 2] == records.EXTERNAL:
@@ -345,6 +361,21 @@ class _Verifier:
                             continue  # a value, which is walked by itself
                     todo.append(link)
         return found
+
+
+def _missing(named: set[tuple[str, str]], classes: ClassPolicy) -> dict[str, str]:
+    """Return which classes and functions cannot be found, and why."""
+    found: dict[str, str] = {}
+    for module, qualname in sorted(named):
+        try:
+            thing = classes.find(module, qualname)
+        except Exception as error:  # noqa: BLE001 - a module that cannot be imported is the finding
+            if not isinstance(error, RichStoreError):
+                found[f"{module}.{qualname}"] = f"{type(error).__name__}: {error}"
+            continue
+        if isinstance(thing, Missing):
+            found[f"{module}.{qualname}"] = thing.__richstore_reason__
+    return found
 
 
 def _links(parts: records.Parts) -> list[tuple[int, bytes]]:

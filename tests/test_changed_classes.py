@@ -578,3 +578,165 @@ def test_renamed_classes_and_functions(renamed_shop: Versions) -> None:
         assert store["table"][3].n == 33
         """
     )
+
+
+# --- migrating
+
+
+def leftovers(path: Path, old: bytes) -> list[bytes]:
+    """Return the engine keys of the records that have some bytes."""
+    with richstore.open(path, "r") as store:
+        view = store._tracker.engine.read()
+        try:
+            rows = list(view.scan(b"\x10", b"\x30"))
+        finally:
+            view.close()
+    return [name for name, stored in rows if old in name or old in stored]
+
+
+def test_migrating_renamed_classes(renamed_shop: Versions) -> None:
+    """Afterwards no record names an old module, and all reads without what was registered."""
+    assert len(leftovers(renamed_shop.store, b"old_shop")) > 5
+    shown = renamed_shop.run(
+        RENAME
+        + """
+    seen = []
+    done = store.migrate(progress=lambda records, size: seen.append((records, size)))
+    assert seen and seen[-1] == max(seen), seen
+    assert store.migrate() == 0
+    assert store.verify().problems == []
+    assert store[new_shop.Colour.RED] == "a value"
+    print(done)
+    """
+    )
+    assert int(shown) > 5
+    assert leftovers(renamed_shop.store, b"old_shop") == []
+    renamed_shop.run("    import new_shop" + CHECK)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_migrating_versions(versions: Versions, before: int) -> None:
+    """Afterwards instances of all kinds have the version of their class."""
+    one = "\n    for _cls in (*KINDS, *HOLDERS):\n        _cls.__richstore_version__ = 1\n"
+    versions.write("kinds", KINDS + (one if before else ""))
+    versions.run(
+        """
+        import kinds
+        kinds.fill(store)
+        store["large"] = [[kinds.Named("old"), kinds.Rows([n])] for n in range(500)]
+        """
+    )
+    versions.write("kinds", KINDS_2.replace("BEFORE", str(before)))
+    versions.run("assert store.migrate() > 9\nassert store.migrate() == 0")
+    versions.write("kinds", KINDS_2.replace("BEFORE", "'never'"))
+    versions.run(
+        """
+        import kinds
+        for cls in (*kinds.KINDS, *kinds.HOLDERS):
+            assert store[cls.__name__][0].name == ["new"], cls
+        assert all(one.name == ["new"] for one, _ in store["large"])
+        assert not store.verify().problems
+        """
+    )
+
+
+MIGRATE = RENAME.replace("\n    ", "\n") + "\nprint(store.migrate(), flush=True)\n"
+
+
+def test_a_migration_that_is_killed(renamed_shop: Versions) -> None:
+    """A migration that is killed in the middle leaves a whole store, and another does the rest."""
+    before = leftovers(renamed_shop.store, b"old_shop")
+    killed = renamed_shop.start(
+        RENAME.replace("\n    ", "\n")
+        + """
+import os, signal
+import richstore.migrating as migrating
+migrating._RECORDS = 1
+rewrite = migrating._Migration._rewrite
+def counted(self, transaction, found, done=[0]):
+    done[0] += 1
+    if done[0] == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rewrite(self, transaction, found)
+migrating._Migration._rewrite = counted
+store.migrate()
+"""
+    )
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    left = leftovers(renamed_shop.store, b"old_shop")
+    assert left and len(left) < len(before)
+    renamed_shop.run(RENAME + CHECK)
+    renamed_shop.run(MIGRATE)
+    assert leftovers(renamed_shop.store, b"old_shop") == []
+    renamed_shop.run("    import new_shop" + CHECK + "\n    assert store.verify().ok\n")
+
+
+def test_others_write_while_a_store_is_migrated(renamed_shop: Versions) -> None:
+    """What other processes commit meanwhile is there, and reads of theirs see whole values."""
+    others = [
+        renamed_shop.start(
+            RENAME.replace("\n    ", "\n")
+            + f"""
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(100):
+    store["table"][n % 50].n = ("by", {number}, n)
+    store["mine", {number}] = n
+    assert len(store["table"]) == 500
+    assert store["shared"][0][0] is store["shared"][-1][0]
+"""
+        )
+        for number in range(2)
+    ]
+    for one in others:
+        assert one.stdout is not None and one.stdin is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in others:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    renamed_shop.run(MIGRATE)
+    for one in others:
+        one.communicate(timeout=60)
+        assert one.returncode == 0
+    assert leftovers(renamed_shop.store, b"old_shop") == []
+    renamed_shop.run(
+        """
+        assert store["mine", 0] == store["mine", 1] == 99
+        assert all(store["table"][n].n[2] in (n, n + 50) for n in range(50))
+        assert [store["table"][n].n for n in range(50, 500)] == list(range(50, 500))
+        assert store.verify().ok
+        """
+    )
+
+
+@pytest.mark.parametrize("step", ["_pages", "_remember", "_move"])
+def test_a_migration_that_forgets_some_is_found(renamed_shop: Versions, step: str) -> None:
+    """Looking for old names finds those that a migration without one of its steps has left."""
+    renamed_shop.run(
+        RENAME
+        + f"""
+    import richstore.migrating as migrating
+    migrating._Migration.{step} = lambda self, *arguments: 0
+    store.migrate()
+    """
+    )
+    assert leftovers(renamed_shop.store, b"old_shop")
+
+
+def test_migrating_what_is_missing(renamed_shop: Versions) -> None:
+    """What cannot be found stays as it is, beside what is migrated."""
+    before = len(leftovers(renamed_shop.store, b"old_shop"))
+    renamed_shop.run(
+        """
+        import new_shop
+        richstore.renamed("old_shop.Rows", new_shop.Lines)
+        assert store.migrate() == 1
+        assert isinstance(store["every"]["rows"], new_shop.Lines)
+        assert isinstance(store["every"]["item"], richstore.Missing)
+        assert store.migrate() == 0
+        """
+    )
+    assert len(leftovers(renamed_shop.store, b"old_shop")) == before
+    renamed_shop.run(RENAME + CHECK)

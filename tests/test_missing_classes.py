@@ -461,3 +461,20 @@ def test_classes_by_value_that_cannot_be_loaded(tmp_path: Path) -> None:
         assert type(function()) is base.Base
         """
     )
+
+
+def test_verify_tells_what_is_missing(versions: Versions) -> None:
+    """A report says which classes and functions cannot be found; that is no problem."""
+    versions.run(
+        """
+        report = store.verify()
+        assert report.ok and not report.problems
+        names = "User Slots Odd Color Rows Table Point Reduced Made Failure Text Bytes Queue Key"
+        expected = {f"app.models.{name}" for name in [*names.split(), "function"]}
+        found = {name for name in report.missing}
+        assert expected <= found and all(name.startswith("app.models.") for name in found), found
+        assert "No module named" in report.missing["app.models.User"]
+        """
+    )
+    versions.write("app.models", MODELS)
+    versions.run("assert store.verify().missing == {}")
