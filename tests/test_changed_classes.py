@@ -439,6 +439,120 @@ def test_a_class_by_value_has_its_version(versions: Versions) -> None:
     versions.run("assert store['local'].n == 3 and store['local'].__richstore_version__ == 2")
 
 
+def test_instances_that_several_records_refer_to(versions: Versions) -> None:
+    """An old instance with a record of its own is upgraded once, wherever it is reached from."""
+    versions.write("shop", CUSTOMER_1)
+    versions.run(
+        """
+        from shop import Customer
+        both = Customer("ann lee")
+        both.friends = [both, Customer("bob ray")]
+        rows = [[n, "x" * 60] for n in range(300)]
+        store["rows"] = [[both], *rows, [both]]
+        """
+    )
+    versions.write("shop", CUSTOMER_3)
+    check = """
+        with store.snapshot() as view:
+            for rows in (view["rows"], store["rows"], richstore.plain(store["rows"])):
+                ann = rows[0][0]
+                assert ann is rows[-1][0] is ann.friends[0] and ann.first == "ann", rows
+                assert ann.friends[1].last == "ray" and ann.notes == [0]
+        assert store.verify().ok
+        """
+    versions.run(check)
+    versions.run("assert store.migrate() > 1\nassert store.migrate() == 0")
+    versions.run(check)
+    assert leftovers(versions.store, b"shop\0Customer")
+    rows = leftovers(versions.store, b"shop\0Customer\0" + b"3")
+    assert rows == leftovers(versions.store, b"shop\0Customer")
+
+
+def test_others_wait_for_an_upgrade(versions: Versions) -> None:
+    """A thread that reads a value while another upgrades it sees the upgraded one, never half."""
+    versions.write("shop", CUSTOMER_1)
+    write = "from shop import Customer\nstore['one'] = [Customer('ann lee'), Customer('bob ray')]"
+    versions.run(write)
+    slow = CUSTOMER_3.replace(
+        "assert from_version", "import time; time.sleep(0.1); assert from_version"
+    )
+    versions.write("shop", slow)
+    versions.run(
+        """
+        import threading, time
+        failed = []
+        def read():
+            try:
+                one = store["one"]
+                assert [x.first for x in one] == ["ann", "bob"] and one[1].notes == [0]
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.03)
+        for thread in threads:
+            thread.join()
+        assert not failed, failed
+        """
+    )
+
+
+def test_a_reader_that_another_process_overtakes(versions: Versions) -> None:
+    """What an old program writes into held instances is upgraded when they are read again."""
+    versions.write("shop", CUSTOMER_1)
+    versions.run("import shop\nstore['one'] = [shop.Customer('ann lee')]")
+    versions.write("shop", CUSTOMER_3)
+    reader = versions.start(
+        """
+        import shop
+        ann = store["one"][0]
+        assert ann.first == "ann"
+        print("ready", flush=True)
+        sys.stdin.readline()
+        store.refresh()
+        assert (ann.first, ann.last, ann.notes) == ("cy", "dan", [0]), vars(ann)
+        assert ann is store["one"][0]
+        ann.notes.append("x")
+        """
+    )
+    assert reader.stdout is not None and reader.stdout.readline() == "ready\n"
+    versions.write("shop", CUSTOMER_1)
+    versions.run("store['one'][0].name = 'cy dan'\nstore['one'].append(1)")
+    reader.communicate("go\n", timeout=60)
+    assert reader.returncode == 0
+    versions.write("shop", CUSTOMER_3)
+    versions.run("assert store['one'][0].notes == [0, 'x'] and store['one'][1] == 1")
+
+
+def test_reading_only(versions: Versions) -> None:
+    """A store that is open for reading only upgrades what it shows, and writes nothing."""
+    versions.write("shop", CUSTOMER_1)
+    versions.run("import shop\nstore['one'] = [shop.Customer('ann lee')]")
+    versions.write("shop", CUSTOMER_3)
+    before = versions.store.read_bytes()
+    versions.run(
+        """
+        store.close()
+        with richstore.open(sys.argv[1], "r") as store:
+            assert store["one"][0].first == "ann"
+            try:
+                store["one"][0].first = "x"
+            except richstore.ReadOnlyError:
+                pass
+            else:
+                raise AssertionError
+            try:
+                store.migrate()
+            except richstore.ReadOnlyError:
+                pass
+            else:
+                raise AssertionError
+        """
+    )
+    assert versions.store.read_bytes() == before
+
+
 # --- names
 
 
@@ -462,6 +576,30 @@ def test_names_that_cannot_be_registered() -> None:
     renamed("old_module.Second", Path)
     with pytest.raises(ValueError, match="again"):
         renamed(f"{Path.__module__}.Path", type("Second", (), {"__module__": "old_module"}))
+
+
+def test_names_are_registered_while_a_store_is_open(versions: Versions) -> None:
+    """A rename holds from the next reading, also for what is inside of the class."""
+    versions.write("old", "class A:\n    class B:\n        def __init__(self): self.n = 1\n")
+    versions.run("import old\nstore['b'] = [old.A.B()]\nstore['a'] = [old.A()]")
+    versions.remove("old")
+    versions.write("new", "class C:\n    class B: pass\n")
+    versions.run(
+        """
+        import threading, new
+        threads = [
+            threading.Thread(target=richstore.renamed, args=(f"old.{name}", new.C))
+            for name in ("A", *(f"X{n}" for n in range(20)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert isinstance(store["b"][0], new.C.B) and store["b"][0].n == 1
+        assert isinstance(store["a"][0], new.C)
+        richstore.renamed("older.A", type("A", (), {"__module__": "old"}))
+        """
+    )
 
 
 OLD_SHOP = """
