@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from class_versions import Versions
+
+import richstore
+from richstore.codec import records, stream
+from richstore.codec.classes import resolve
+from richstore.codec.policy import ClassPolicy
 
 MODELS = """
     import collections
@@ -475,3 +481,25 @@ def test_verify_tells_what_is_missing(versions: Versions) -> None:
     )
     versions.write("app.models", MODELS)
     versions.run("assert store.verify().missing == {}")
+
+
+class _Refusing(ClassPolicy):
+    """Allows nothing, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def find(self, module: str, qualname: str) -> Any:
+        self.asked.append((module, qualname))
+        raise richstore.RichStoreError(qualname)
+
+
+def test_missing_names_are_asked_of_the_policy() -> None:
+    """What names a missing class again goes through the policy of the store, under its own name."""
+    stand_in = resolve("no_such_module_at_all", "Thing.Inner")
+    blob = stream.dump_blob(stand_in)
+    assert records.load_blob(blob) is stand_in
+    policy = _Refusing()
+    with pytest.raises(richstore.RichStoreError, match=r"Thing\.Inner"):
+        records.load_blob(blob, policy)
+    assert policy.asked == [("no_such_module_at_all", "Thing.Inner")]
