@@ -5,7 +5,7 @@ RichStoreError
 ├── KeyTypeError       (TypeError)     a key of a kind that cannot be ordered and stored
 ├── EncodingError      (TypeError)     a value that cannot be stored; `path` leads to the culprit
 ├── MissingClassError  (TypeError)     a use of a placeholder that needs the class it stands for
-├── UpgradeError       (RuntimeError)  the state of an instance that cannot be upgraded
+├── UpgradeError       (RuntimeError)  an old instance that its class cannot upgrade
 ├── UntrustedClassError                a class or function that the file's `classes` do not allow
 ├── ReadOnlyError      (TypeError)     a change through a snapshot or a store opened with "r"
 ├── DetachedError      (RuntimeError)  a change to a container that has left the store

@@ -150,7 +150,7 @@ class Commit:
     def _changed(self) -> list[Record]:
         """Return the records that hold changed nodes, or are new."""
         tx = self.tx
-        found: dict[Record, None] = {}
+        found: dict[Record, None] = dict(tx.rewritten)
         for node in tx.touched:
             if node.record is not None:
                 found[node.record] = None
@@ -723,6 +723,7 @@ class Commit:
                 record.dismiss(node)
             record.order, record.kept = tx.orders.get(record, (None, None))
             record.links = one.links
+            record.outdated = False
             if record.root is not record:
                 tracker.live[record.name] = record
                 tracker.remember(record)

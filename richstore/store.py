@@ -35,6 +35,7 @@ from richstore.engines.memory import MemoryEngine
 from richstore.errors import ClosedError, PlacedError, ReadOnlyError
 from richstore.group_commit import run
 from richstore.mapping import Range, Reading, name_of, stored_key, user_key
+from richstore.migrating import migrate
 from richstore.nodes import Faces, FrozenView, frozen_value, plain
 from richstore.nodes.adopt import Adopter, is_plain
 from richstore.nodes.spread.building import build_value
@@ -646,8 +647,9 @@ class Store(Reading, MutableMapping[Any, Any]):
         First it checks the structure of the file, from its bytes; if that is damaged, the records
         are not read, since that might bring the process down (`python -m richstore check` reads
         them in a process of its own). Then it checks envelopes and checksums, counts, and
-        references both ways. Others may go on writing meanwhile. It takes time and memory in
-        proportion to the number of records.
+        references both ways. The classes that records name are imported, as reading does it, for
+        `report.missing` to tell which cannot be found. Others may go on writing meanwhile. It takes
+        time and memory in proportion to the number of records.
 
         Args:
             progress: a function that is told the records and bytes so far, now and then and at the
@@ -680,6 +682,36 @@ class Store(Reading, MutableMapping[Any, Any]):
             return verify(view, partial(user_key, keys or classes), progress, classes)
         finally:
             view.close()
+
+    def migrate(self, *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Rewrite every record that names classes by old names, or has older versions of them.
+
+        Afterwards no record names what `richstore.renamed` was told of by its old name, and all
+        instances have the versions of their classes. What cannot be found stays as it is. It works
+        in transactions of bounded size, while others read and write; when it is interrupted or
+        killed, calling it again does the rest.
+
+        Args:
+            progress: a function that is told the records and bytes read so far, now and then and at
+                the end; an exception in it ends the work, and what is done stays.
+
+        Returns:
+            The number of records that were rewritten.
+
+        Raises:
+            UpgradeError: a class cannot upgrade an instance; what was rewritten before stays.
+            RuntimeError: the caller is inside a transaction.
+
+        Example:
+            >>> import datetime, richstore
+            >>> with richstore.open("memory:") as store:
+            ...     store["day"] = [datetime.date(2026, 1, 1)]
+            ...     store.migrate()
+            0
+        """
+        self._outside("migrate")
+        self._check_writable()
+        return migrate(self._tracker, self._run, progress)
 
     def compact(self) -> int:
         """Remove at once what is left of deleted values; later writes would do it bit by bit.

@@ -262,6 +262,10 @@ class Tracker:
             if found is not None:
                 self.expire(found)
 
+    def expire_all(self) -> None:
+        """Let all that is loaded be read again before it is used."""
+        self._expire_changed(None)
+
     def expire(self, record: Record) -> None:
         """Mark a record stale."""
         if record.owner is not None:

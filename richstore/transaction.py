@@ -123,6 +123,7 @@ class Transaction(Scope):
         "rearranged",
         "reclaimed",
         "reshaped",
+        "rewritten",
         "roots",
         "shared",
         "task",
@@ -170,6 +171,8 @@ class Transaction(Scope):
         self.rearranged: dict[Record, Any] = {}
         # shared records that lost references when others were reclaimed, and how many they have
         self.reclaimed: dict[bytes, int] = {}
+        # records that are to be encoded again although nothing in them has changed
+        self.rewritten: dict[Record, None] = {}
         # what the values of one operation on several pages became, see `nodes.adopt.Adopter`
         self.memo: dict[int, tuple[Any, Any]] | None = None
         # whether something was put that no record or cell tells
@@ -721,6 +724,13 @@ class Transaction(Scope):
         self.touched[node] = (None, None)
         self.levels[-1].saved[node] = None
         node.fragment = node.kids = None
+
+    def rewrite(self, record: Record) -> None:
+        """Let a record be encoded again, with the names and versions that its classes have now."""
+        self.rewritten[record] = None
+        record.order = record.kept = None
+        for node in record.nodes.values():
+            node.fragment = node.row = None
 
     def set_root(self, name: bytes, root: Record | None, existed: bool) -> None:
         """Put a value (or None: nothing) under an engine key."""

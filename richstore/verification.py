@@ -14,8 +14,9 @@ from typing import Any
 
 from richstore import pages
 from richstore.codec import records
+from richstore.codec.missing import Missing
 from richstore.codec.policy import NONE, ClassPolicy
-from richstore.errors import CorruptionError, FormatError
+from richstore.errors import CorruptionError, FormatError, RichStoreError
 from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
 from richstore.record import AFTER_ROOT, ROOT
 from richstore.tracker import COUNT_KEY, NUMBERS_KEY
@@ -37,6 +38,8 @@ class Report:
         bytes: the size of their encoded forms.
         unreachable: records that belong to nothing.
         waiting: records of deleted values that later writes, or `compact()`, will remove.
+        missing: classes and functions that records name and that cannot be found, each with the
+            reason; what they made reads as placeholders.
 
     Example:
         >>> import richstore
@@ -53,6 +56,7 @@ class Report:
     bytes: int = 0
     unreachable: int = 0
     waiting: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -85,9 +89,13 @@ def verify(
         view: the read transaction.
         user_key: turns the engine key of a value, and its stored key, into the user's key.
         progress: is told the records and bytes so far, now and then and at the end.
-        classes: whether to read records as those of strangers; no class is used in any case.
+        classes: finds the classes and functions that records name, to tell which are missing; no
+            other use is made of them, and strict policies look for none.
     """
-    report = _Verifier(view, user_key, progress, classes).run()
+    verifier = _Verifier(view, user_key, progress, classes)
+    report = verifier.run()
+    if not classes.strict:
+        report.missing = _missing(verifier.named, classes)
     if progress is not None:
         progress(report.records, report.bytes)
     return report
@@ -114,6 +122,8 @@ class _Verifier:
         self.owners: dict[int, bytes] = {}
         self.references: Counter[bytes] = Counter()
         self.used_cells: set[bytes] = set()
+        # modules and names of classes and functions
+        self.named: set[tuple[str, str]] = set()
 
     def problem(self, text: str) -> None:
         self.report.problems.append(self.place + text)
@@ -216,6 +226,11 @@ class _Verifier:
         except (CorruptionError, FormatError) as error:
             self.problem(str(error))
             return None
+        try:
+            if not self.classes.strict:
+                self.named |= records.names(parts)
+        except Exception as error:  # noqa: BLE001 - whatever damaged opcodes do is the finding
+            self.problem(f"the record {name!r} cannot be decoded ({type(error).__name__}: {error})")
         table = parts.table
         for at in range(0, len(table), 3):
             if table[at + 2] == records.EXTERNAL:
@@ -357,6 +372,21 @@ class _Verifier:
                             continue  # a value, which is walked by itself
                     todo.append(link)
         return found
+
+
+def _missing(named: set[tuple[str, str]], classes: ClassPolicy) -> dict[str, str]:
+    """Return which classes and functions cannot be found, and why."""
+    found: dict[str, str] = {}
+    for module, qualname in sorted(named):
+        try:
+            thing = classes.find(module, qualname)
+        except Exception as error:  # noqa: BLE001 - a module that cannot be imported is the finding
+            if not isinstance(error, RichStoreError):
+                found[f"{module}.{qualname}"] = f"{type(error).__name__}: {error}"
+            continue
+        if isinstance(thing, Missing):
+            found[f"{module}.{qualname}"] = thing.__richstore_reason__
+    return found
 
 
 def _links(parts: records.Parts) -> list[tuple[int, bytes]]:

@@ -439,6 +439,120 @@ def test_a_class_by_value_has_its_version(versions: Versions) -> None:
     versions.run("assert store['local'].n == 3 and store['local'].__richstore_version__ == 2")
 
 
+def test_instances_that_several_records_refer_to(versions: Versions) -> None:
+    """An old instance with a record of its own is upgraded once, wherever it is reached from."""
+    versions.write("shop", CUSTOMER_1)
+    versions.run(
+        """
+        from shop import Customer
+        both = Customer("ann lee")
+        both.friends = [both, Customer("bob ray")]
+        rows = [[n, "x" * 60] for n in range(300)]
+        store["rows"] = [[both], *rows, [both]]
+        """
+    )
+    versions.write("shop", CUSTOMER_3)
+    check = """
+        with store.snapshot() as view:
+            for rows in (view["rows"], store["rows"], richstore.plain(store["rows"])):
+                ann = rows[0][0]
+                assert ann is rows[-1][0] is ann.friends[0] and ann.first == "ann", rows
+                assert ann.friends[1].last == "ray" and ann.notes == [0]
+        assert store.verify().ok
+        """
+    versions.run(check)
+    versions.run("assert store.migrate() > 1\nassert store.migrate() == 0")
+    versions.run(check)
+    assert leftovers(versions.store, b"shop\0Customer")
+    rows = leftovers(versions.store, b"shop\0Customer\0" + b"3")
+    assert rows == leftovers(versions.store, b"shop\0Customer")
+
+
+def test_others_wait_for_an_upgrade(versions: Versions) -> None:
+    """A thread that reads a value while another upgrades it sees the upgraded one, never half."""
+    versions.write("shop", CUSTOMER_1)
+    write = "from shop import Customer\nstore['one'] = [Customer('ann lee'), Customer('bob ray')]"
+    versions.run(write)
+    slow = CUSTOMER_3.replace(
+        "assert from_version", "import time; time.sleep(0.1); assert from_version"
+    )
+    versions.write("shop", slow)
+    versions.run(
+        """
+        import threading, time
+        failed = []
+        def read():
+            try:
+                one = store["one"]
+                assert [x.first for x in one] == ["ann", "bob"] and one[1].notes == [0]
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.03)
+        for thread in threads:
+            thread.join()
+        assert not failed, failed
+        """
+    )
+
+
+def test_a_reader_that_another_process_overtakes(versions: Versions) -> None:
+    """What an old program writes into held instances is upgraded when they are read again."""
+    versions.write("shop", CUSTOMER_1)
+    versions.run("import shop\nstore['one'] = [shop.Customer('ann lee')]")
+    versions.write("shop", CUSTOMER_3)
+    reader = versions.start(
+        """
+        import shop
+        ann = store["one"][0]
+        assert ann.first == "ann"
+        print("ready", flush=True)
+        sys.stdin.readline()
+        store.refresh()
+        assert (ann.first, ann.last, ann.notes) == ("cy", "dan", [0]), vars(ann)
+        assert ann is store["one"][0]
+        ann.notes.append("x")
+        """
+    )
+    assert reader.stdout is not None and reader.stdout.readline() == "ready\n"
+    versions.write("shop", CUSTOMER_1)
+    versions.run("store['one'][0].name = 'cy dan'\nstore['one'].append(1)")
+    reader.communicate("go\n", timeout=60)
+    assert reader.returncode == 0
+    versions.write("shop", CUSTOMER_3)
+    versions.run("assert store['one'][0].notes == [0, 'x'] and store['one'][1] == 1")
+
+
+def test_reading_only(versions: Versions) -> None:
+    """A store that is open for reading only upgrades what it shows, and writes nothing."""
+    versions.write("shop", CUSTOMER_1)
+    versions.run("import shop\nstore['one'] = [shop.Customer('ann lee')]")
+    versions.write("shop", CUSTOMER_3)
+    before = versions.store.read_bytes()
+    versions.run(
+        """
+        store.close()
+        with richstore.open(sys.argv[1], "r") as store:
+            assert store["one"][0].first == "ann"
+            try:
+                store["one"][0].first = "x"
+            except richstore.ReadOnlyError:
+                pass
+            else:
+                raise AssertionError
+            try:
+                store.migrate()
+            except richstore.ReadOnlyError:
+                pass
+            else:
+                raise AssertionError
+        """
+    )
+    assert versions.store.read_bytes() == before
+
+
 # --- names
 
 
@@ -462,6 +576,30 @@ def test_names_that_cannot_be_registered() -> None:
     renamed("old_module.Second", Path)
     with pytest.raises(ValueError, match="again"):
         renamed(f"{Path.__module__}.Path", type("Second", (), {"__module__": "old_module"}))
+
+
+def test_names_are_registered_while_a_store_is_open(versions: Versions) -> None:
+    """A rename holds from the next reading, also for what is inside of the class."""
+    versions.write("old", "class A:\n    class B:\n        def __init__(self): self.n = 1\n")
+    versions.run("import old\nstore['b'] = [old.A.B()]\nstore['a'] = [old.A()]")
+    versions.remove("old")
+    versions.write("new", "class C:\n    class B: pass\n")
+    versions.run(
+        """
+        import threading, new
+        threads = [
+            threading.Thread(target=richstore.renamed, args=(f"old.{name}", new.C))
+            for name in ("A", *(f"X{n}" for n in range(20)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert isinstance(store["b"][0], new.C.B) and store["b"][0].n == 1
+        assert isinstance(store["a"][0], new.C)
+        richstore.renamed("older.A", type("A", (), {"__module__": "old"}))
+        """
+    )
 
 
 OLD_SHOP = """
@@ -578,3 +716,165 @@ def test_renamed_classes_and_functions(renamed_shop: Versions) -> None:
         assert store["table"][3].n == 33
         """
     )
+
+
+# --- migrating
+
+
+def leftovers(path: Path, old: bytes) -> list[bytes]:
+    """Return the engine keys of the records that have some bytes."""
+    with richstore.open(path, "r") as store:
+        view = store._tracker.engine.read()
+        try:
+            rows = list(view.scan(b"\x10", b"\x30"))
+        finally:
+            view.close()
+    return [name for name, stored in rows if old in name or old in stored]
+
+
+def test_migrating_renamed_classes(renamed_shop: Versions) -> None:
+    """Afterwards no record names an old module, and all reads without what was registered."""
+    assert len(leftovers(renamed_shop.store, b"old_shop")) > 5
+    shown = renamed_shop.run(
+        RENAME
+        + """
+    seen = []
+    done = store.migrate(progress=lambda records, size: seen.append((records, size)))
+    assert seen and seen[-1] == max(seen), seen
+    assert store.migrate() == 0
+    assert store.verify().problems == []
+    assert store[new_shop.Colour.RED] == "a value"
+    print(done)
+    """
+    )
+    assert int(shown) > 5
+    assert leftovers(renamed_shop.store, b"old_shop") == []
+    renamed_shop.run("    import new_shop" + CHECK)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_migrating_versions(versions: Versions, before: int) -> None:
+    """Afterwards instances of all kinds have the version of their class."""
+    one = "\n    for _cls in (*KINDS, *HOLDERS):\n        _cls.__richstore_version__ = 1\n"
+    versions.write("kinds", KINDS + (one if before else ""))
+    versions.run(
+        """
+        import kinds
+        kinds.fill(store)
+        store["large"] = [[kinds.Named("old"), kinds.Rows([n])] for n in range(500)]
+        """
+    )
+    versions.write("kinds", KINDS_2.replace("BEFORE", str(before)))
+    versions.run("assert store.migrate() > 9\nassert store.migrate() == 0")
+    versions.write("kinds", KINDS_2.replace("BEFORE", "'never'"))
+    versions.run(
+        """
+        import kinds
+        for cls in (*kinds.KINDS, *kinds.HOLDERS):
+            assert store[cls.__name__][0].name == ["new"], cls
+        assert all(one.name == ["new"] for one, _ in store["large"])
+        assert not store.verify().problems
+        """
+    )
+
+
+MIGRATE = RENAME.replace("\n    ", "\n") + "\nprint(store.migrate(), flush=True)\n"
+
+
+def test_a_migration_that_is_killed(renamed_shop: Versions) -> None:
+    """A migration that is killed in the middle leaves a whole store, and another does the rest."""
+    before = leftovers(renamed_shop.store, b"old_shop")
+    killed = renamed_shop.start(
+        RENAME.replace("\n    ", "\n")
+        + """
+import os, signal
+import richstore.migrating as migrating
+migrating._RECORDS = 1
+rewrite = migrating._Migration._rewrite
+def counted(self, transaction, found, done=[0]):
+    done[0] += 1
+    if done[0] == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rewrite(self, transaction, found)
+migrating._Migration._rewrite = counted
+store.migrate()
+"""
+    )
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    left = leftovers(renamed_shop.store, b"old_shop")
+    assert left and len(left) < len(before)
+    renamed_shop.run(RENAME + CHECK)
+    renamed_shop.run(MIGRATE)
+    assert leftovers(renamed_shop.store, b"old_shop") == []
+    renamed_shop.run("    import new_shop" + CHECK + "\n    assert store.verify().ok\n")
+
+
+def test_others_write_while_a_store_is_migrated(renamed_shop: Versions) -> None:
+    """What other processes commit meanwhile is there, and reads of theirs see whole values."""
+    others = [
+        renamed_shop.start(
+            RENAME.replace("\n    ", "\n")
+            + f"""
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(100):
+    store["table"][n % 50].n = ("by", {number}, n)
+    store["mine", {number}] = n
+    assert len(store["table"]) == 500
+    assert store["shared"][0][0] is store["shared"][-1][0]
+"""
+        )
+        for number in range(2)
+    ]
+    for one in others:
+        assert one.stdout is not None and one.stdin is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in others:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    renamed_shop.run(MIGRATE)
+    for one in others:
+        one.communicate(timeout=60)
+        assert one.returncode == 0
+    assert leftovers(renamed_shop.store, b"old_shop") == []
+    renamed_shop.run(
+        """
+        assert store["mine", 0] == store["mine", 1] == 99
+        assert all(store["table"][n].n[2] in (n, n + 50) for n in range(50))
+        assert [store["table"][n].n for n in range(50, 500)] == list(range(50, 500))
+        assert store.verify().ok
+        """
+    )
+
+
+@pytest.mark.parametrize("step", ["_pages", "_remember", "_move"])
+def test_a_migration_that_forgets_some_is_found(renamed_shop: Versions, step: str) -> None:
+    """Looking for old names finds those that a migration without one of its steps has left."""
+    renamed_shop.run(
+        RENAME
+        + f"""
+    import richstore.migrating as migrating
+    migrating._Migration.{step} = lambda self, *arguments: 0
+    store.migrate()
+    """
+    )
+    assert leftovers(renamed_shop.store, b"old_shop")
+
+
+def test_migrating_what_is_missing(renamed_shop: Versions) -> None:
+    """What cannot be found stays as it is, beside what is migrated."""
+    before = len(leftovers(renamed_shop.store, b"old_shop"))
+    renamed_shop.run(
+        """
+        import new_shop
+        richstore.renamed("old_shop.Rows", new_shop.Lines)
+        assert store.migrate() == 1
+        assert isinstance(store["every"]["rows"], new_shop.Lines)
+        assert isinstance(store["every"]["item"], richstore.Missing)
+        assert store.migrate() == 0
+        """
+    )
+    assert len(leftovers(renamed_shop.store, b"old_shop")) == before
+    renamed_shop.run(RENAME + CHECK)

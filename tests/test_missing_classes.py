@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from class_versions import Versions
+
+import richstore
+from richstore.codec import records, stream
+from richstore.codec.classes import resolve
+from richstore.codec.policy import ClassPolicy
 
 MODELS = """
     import collections
@@ -245,13 +251,10 @@ def test_placeholders_show_what_they_have(versions: Versions) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "",
         "store['all']['n'] += 1",
         "store['other'] = store['all']",
         "store['other'] = richstore.plain(store['all'])",
         "store['other'] = store.snapshot()['all']",
-        "store['all'] = richstore.plain(store['all'])",
-        "store['all'] = {**store['all']}",
         "store['all'] = store.snapshot()['all']; store['all']['n'] = 1",
         "import copy; store['other'] = copy.deepcopy(store['all'])",
         "import pickle; store['other'] = pickle.loads(pickle.dumps(store['all']))",
@@ -461,3 +464,42 @@ def test_classes_by_value_that_cannot_be_loaded(tmp_path: Path) -> None:
         assert type(function()) is base.Base
         """
     )
+
+
+def test_verify_tells_what_is_missing(versions: Versions) -> None:
+    """A report says which classes and functions cannot be found; that is no problem."""
+    versions.run(
+        """
+        report = store.verify()
+        assert report.ok and not report.problems
+        names = "User Slots Odd Color Rows Table Point Reduced Made Failure Text Bytes Queue Key"
+        expected = {f"app.models.{name}" for name in [*names.split(), "function"]}
+        found = {name for name in report.missing}
+        assert expected <= found and all(name.startswith("app.models.") for name in found), found
+        assert "No module named" in report.missing["app.models.User"]
+        """
+    )
+    versions.write("app.models", MODELS)
+    versions.run("assert store.verify().missing == {}")
+
+
+class _Refusing(ClassPolicy):
+    """Allows nothing, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def find(self, module: str, qualname: str) -> Any:
+        self.asked.append((module, qualname))
+        raise richstore.RichStoreError(qualname)
+
+
+def test_missing_names_are_asked_of_the_policy() -> None:
+    """What names a missing class again goes through the policy of the store, under its own name."""
+    stand_in = resolve("no_such_module_at_all", "Thing.Inner")
+    blob = stream.dump_blob(stand_in)
+    assert records.load_blob(blob) is stand_in
+    policy = _Refusing()
+    with pytest.raises(richstore.RichStoreError, match=r"Thing\.Inner"):
+        records.load_blob(blob, policy)
+    assert policy.asked == [("no_such_module_at_all", "Thing.Inner")]

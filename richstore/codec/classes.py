@@ -226,15 +226,23 @@ def check_version(cls: Any, version: int) -> None:
 
 def is_current(stored: bytes, cls: type) -> bool:
     """Tell whether the stored form of a class is the one that it is written with now."""
-    if stored == _class_bytes.get(cls) or isinstance(cls, MissingType):
+    if isinstance(cls, MissingType):
         return True
     if stored[:1] == _BY_NAME:
+        if stored == _class_bytes.get(cls):
+            return True
+        if is_importable(cls):
+            return stored == class_to_bytes(cls)
+        # found where it was written, and it would be written by value
+        return version_in(stored) == version_of(cls)
+    if mentions_old_name(stored):
+        if stored == _class_bytes.get(cls):
+            del _class_bytes[cls]
         return stored == class_to_bytes(cls)
+    if stored == _class_bytes.get(cls):
+        return True
     # each pickle of a class by value may be another
-    if version_in(stored) != version_of(cls):
-        return False
-    old = new_name(*name_in(stored)) is not None or mentions_old_name(stored)
-    return not old or stored == class_to_bytes(cls)
+    return version_in(stored) == version_of(cls) and new_name(*name_in(stored)) is None
 
 
 def class_from_bytes(stored: bytes) -> type:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
-from richstore.codec.classes import named
+from richstore.codec.classes import name_in, named
 from richstore.codec.missing import MissingType, kept_of
 from richstore.codec.notes import Notes, current_notes, reading
 from richstore.codec.opcodes import POP, STOP, put
@@ -53,6 +53,8 @@ __all__ = [
     "external",
     "is_plain",
     "load_blob",
+    "may_name",
+    "names",
     "parse",
     "read_external",
     "row",
@@ -381,7 +383,7 @@ def decode(
     unpickler = _Unpickler(io.BytesIO(data), buffers=containers)
     unpickler.wrap = wrap
     unpickler.classes = classes
-    with reading(notes or Notes()):
+    with reading(notes or current_notes() or Notes()):
         return unpickler.load()
 
 
@@ -440,6 +442,11 @@ def is_plain(parts: Parts) -> bool:
     return not table or max(table[2::3]) < BUILT
 
 
+def may_name(parts: Parts) -> bool:
+    """Tell whether a record may name classes or functions, or refer to records that do."""
+    return not is_plain(parts) or any(map(parts.stream.__contains__, _IMPORTING))
+
+
 def count_of(record: bytes) -> int | None:
     """Return how many records refer to a shared one, without checking the rest of it."""
     if not record[1] & _IS_SHARED:
@@ -478,10 +485,60 @@ class _ShapeUnpickler(pickle.Unpickler):
         return _Anything
 
 
+class _NamesUnpickler(pickle.Unpickler):
+    """Takes note of names, those in pickles within the pickle included."""
+
+    names: set[tuple[str, str]]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "richstore.":
+            return _identity
+        if (module, name) == _NAMED:
+            return self._named
+        if (module, name) == _BLOB:
+            return self._blob
+        if not module.startswith("richstore."):
+            self.names.add((module, name))
+        return _Anything
+
+    def _named(self, module: str, name: str) -> Any:
+        self.names.add((module, name))
+        return _Anything
+
+    def _blob(self, blob: bytes) -> Any:
+        inner = _NamesUnpickler(io.BytesIO(blob))
+        inner.names = self.names
+        return inner.load()
+
+
+# What reads a pickle within a pickle.
+_BLOB = (load_blob.__module__, load_blob.__qualname__)
+
+
+def names(parts: Parts) -> set[tuple[str, str]]:
+    """Return modules and names of the classes and functions that a record names.
+
+    Classes and functions that it has by value, and what these name, are not among them.
+    """
+    found = {name_in(stored) for stored in parts.classes if stored[:1] == b"n"}
+    if any(map(parts.stream.__contains__, _IMPORTING)):
+        data, stands = _without_instances(parts)
+        unpickler = _NamesUnpickler(io.BytesIO(data), buffers=stands)
+        unpickler.names = found
+        unpickler.load()
+    return found
+
+
 def shape(parts: Parts, classes: ClassPolicy = ANY) -> Any:
     """Return a record's value with stand-ins for instances, nothing of which is imported."""
     if classes.strict:
         return _strict().shape(parts, classes)
+    data, stands = _without_instances(parts)
+    return _ShapeUnpickler(io.BytesIO(data), buffers=stands).load()
+
+
+def _without_instances(parts: Parts) -> tuple[bytes, list[Any]]:
+    """Return the pickle that reads a record, and the buffers that stand for its instances."""
     stream = [b"\x80\x05\x95", b""]
     stands: list[Any] = []
     table = parts.table
@@ -493,4 +550,4 @@ def shape(parts: Parts, classes: ClassPolicy = ANY) -> Any:
                 stands.append(_Anything())
     stream.append(parts.stream)
     stream[1] = sum(map(len, stream[2:])).to_bytes(8, "little")
-    return _ShapeUnpickler(io.BytesIO(b"".join(stream)), buffers=stands).load()
+    return b"".join(stream), stands

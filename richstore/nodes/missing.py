@@ -38,11 +38,11 @@ class MissingKind(InstanceKind):
 
     def head(self, node: Node) -> int | type:
         """Return the stand-in for what is in the node table, or the code for what is not."""
-        kept = kept_of(node.face)
+        kept = own_kept(node.face)
         return self.cls if kept.made is None and kept.whole is None else records.BUILT
 
     def _reduction(self, node: Node) -> Any:
-        kept = kept_of(node.face)
+        kept = own_kept(node.face)
         if self.head(node) == records.BUILT:
             return reduction(self.cls, kept)
         return kept.state
@@ -102,7 +102,7 @@ class MissingKind(InstanceKind):
 
     def loaded(self, node: Node) -> None:
         """Let the face be clean."""
-        kept = kept_of(node.face)
+        kept = own_kept(node.face)
         kept.is_node = True
         record = node.record
         if self.head(node) == records.BUILT and kept.whole is None and record is not None:
@@ -114,7 +114,7 @@ class MissingKind(InstanceKind):
 
     def items(self, node: Node) -> list[tuple[str, Any]]:
         """Return the attributes, and what else is inside."""
-        kept = kept_of(node.face)
+        kept = own_kept(node.face)
         named = attributes(kept)
         found = [(f".{name}", value) for name, value in named.items()]
         known = {id(value) for value in named.values()}
@@ -134,6 +134,16 @@ class MissingKind(InstanceKind):
         return made
 
 
+def own_kept(face: Any) -> Kept:
+    """Return what the face of a placeholder keeps, without looking whether that is fresh."""
+    try:
+        found: Kept = _SLOT.__get__(face)
+    except AttributeError:
+        found = Kept()
+    return found
+
+
+_SLOT: Any = vars(Missing)["_richstore_kept"]
 KINDS[MissingType] = MissingKind
 
 
