@@ -1,4 +1,4 @@
-"""Feed the strict reader with mutated records and pickles; `python fuzz_decoder.py [SECONDS [FAULT]]`.
+"""Feed the strict reader with mutated input; `python fuzz_decoder.py [SECONDS [FAULT]]`.
 
 With atheris installed it looks for inputs that reach new lines, otherwise it mutates at random.
 Whatever is read, there is a value or a richstore error, in bounded time, and nothing is run or
@@ -7,6 +7,8 @@ imported. Prints how many inputs there were; an input that does anything else is
 
 from __future__ import annotations
 
+import os
+import pickle
 import random
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from typing import Any
 import hostile
 import hostile_gadgets
 import sample_classes
+from standard_values import STANDARD
 
 import richstore
 from richstore.codec import policy, records, strict
@@ -81,9 +84,8 @@ def read(data: bytes) -> None:
             strict.load(data, allowed, document=True)
         else:
             stored = with_checksum(data)
-            richstore.plain(
-                frozen_value(FrozenView(OneRecord(stored), frozen_value, allowed), NAME, stored)
-            )
+            view = FrozenView(OneRecord(stored), frozen_value, allowed)
+            richstore.plain(frozen_value(view, NAME, stored))
             strict.shape(records.parse(NAME, stored), allowed)
     except richstore.RichStoreError:
         pass
@@ -115,25 +117,21 @@ def _is_users(error: Exception) -> bool:
 
 def seeds() -> list[bytes]:
     """Return inputs from real records and pickles, and from hostile ones."""
-    import pickle
-
-    import test_security
-
     found: list[bytes] = []
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "store")
         with richstore.open(path, synchronous="off", classes="any") as store:
-            for name, value in test_security.STANDARD.items():
+            for name, value in STANDARD.items():
                 store[name] = {"in": [value, value]}
             store["account"] = [sample_classes.Account("a"), sample_classes.SlotPoint(1)]
             store["list"] = sample_classes.Point(1, 2, [{"a": (1, "x")}, {2}])
             store["rows"] = [{"n": n} for n in range(300)]
             store[sample_classes.Color.RED] = sample_classes.Color.RED
             view = store._tracker.engine.read()
-            for name, stored in view.scan(hostile.ROOT, b"\x24"):
+            for _, stored in view.scan(hostile.ROOT, b"\x24"):
                 found += [bytes((kind, stored[1])) + stored[6:] for kind in (0, 1)]
             view.close()
-    for value in test_security.STANDARD.values():
+    for value in STANDARD.values():
         found += [b"\2" + pickle.dumps(value, protocol) for protocol in (3, 5)]
     for make in hostile.CASES.values():
         stored = make().get(hostile.EVIL)
@@ -204,8 +202,6 @@ def check(data: bytes) -> None:
 
 def main(seconds: float, fault: str) -> None:
     """Fuzz for some time, by the means that there are."""
-    import os
-
     with tempfile.TemporaryDirectory() as directory:
         os.environ["CANARY"] = f"{directory}/canary"
         inputs = seeds()
@@ -225,13 +221,11 @@ def main(seconds: float, fault: str) -> None:
             return
         for at, one in enumerate(inputs):
             Path(directory, f"{at}").write_bytes(one)
-        for module in (strict, records):
-            for name, one in vars(module).items():
-                if getattr(one, "__module__", None) == module.__name__ and callable(one):
-                    atheris.instrument_func(one) if hasattr(one, "__code__") else None
-        for name, one in vars(strict.Reader).items():
-            if hasattr(one, "__code__"):
-                atheris.instrument_func(one)
+        for owner in (strict, records, strict.Reader):
+            for one in vars(owner).values():
+                if getattr(one, "__module__", None) in (strict.__name__, records.__name__):
+                    if hasattr(one, "__code__"):
+                        atheris.instrument_func(one)
         arguments = [sys.argv[0], f"-max_total_time={int(seconds)}", f"-max_len={LARGEST}"]
         atheris.Setup([*arguments, "-rss_limit_mb=4096", directory], check)
         atheris.Fuzz()
