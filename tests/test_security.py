@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import collections
 import datetime
-import decimal
-import fractions
 import grp
-import ipaddress
 import os
-import pathlib
 import pickle
 import pwd
 import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
-import zoneinfo
-from array import array
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import hostile
@@ -29,46 +20,13 @@ import pytest
 import sample_classes
 from conftest import canonical, child_environment, run_python
 from sample_classes import Account, Color, Point
+from standard_values import STANDARD
 
 import richstore
 from richstore import UntrustedClassError, ownership
 
 plain = richstore.plain
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-
-STANDARD: dict[str, Any] = {
-    "datetime": datetime.datetime(2024, 2, 29, 12, 30, fold=1),
-    "aware": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
-    "zone": datetime.datetime(2024, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Paris")),
-    "date": datetime.date(2024, 2, 29),
-    "time": datetime.time(1, 2, 3, 4, fold=1),
-    "timedelta": datetime.timedelta(-1, 5, 7),
-    "timezone": datetime.timezone(datetime.timedelta(hours=2), "there"),
-    "decimal": decimal.Decimal("-1.50E+7"),
-    "fraction": fractions.Fraction(-3, 7),
-    "uuid": uuid.UUID(int=5),
-    "path": pathlib.PurePosixPath("/a/b"),
-    "real path": Path("a/b"),
-    "complex": 1 - 2j,
-    "range": range(1, 10, 3),
-    "slice": slice(1, None, 2),
-    "bytearray": bytearray(b"abc"),
-    "frozenset": frozenset((1, ("a", 2))),
-    "deque": collections.deque([1, [2]], 5),
-    "ordered": collections.OrderedDict(b=1, a=[2]),
-    "default": collections.defaultdict(list, a=[1]),
-    "counter": collections.Counter("banana"),
-    "chain": collections.ChainMap({"a": 1}, {"b": 2}),
-    "namespace": SimpleNamespace(a=[1]),
-    "array": array("d", [1.5, 2.5]),
-    "error": ValueError("no", [1]),
-    "address": ipaddress.ip_address("10.0.0.1"),
-    "type": int,
-    "alias": list[dict[str, int]],
-    "ellipsis": ...,
-    "large": 1 << 1000,
-    "nested": {"a": [(1, {2}), {"b": {"c": [None, True, 1.5, b"x", "é\ud800"]}}]},
-}
 
 
 @pytest.fixture

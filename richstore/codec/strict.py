@@ -292,6 +292,9 @@ class Reader:
             made = self.user(lambda: function(cls, *arguments, **named))
         elif cls in standard.NEW and not arguments and not named:
             made = object.__new__(cls)
+            if cls is uuid.UUID:
+                # its number follows; without it no method of it would work
+                _set_uuid(made, {"int": 0})
         else:
             raise self.refuse(cls)
         self.made[id(made)] = made
