@@ -199,10 +199,10 @@ def test_an_instance_that_is_loaded_again_is_not_half_made(
     child(f"setattr(store['k'][0], {name!r}, 'bob')")
     decode, loading, go_on = records.decode, threading.Event(), threading.Event()
 
-    def slowly(*arguments: Any) -> Any:
+    def slowly(*arguments: Any, **named: Any) -> Any:
         loading.set()
         assert go_on.wait(10)
-        return decode(*arguments)
+        return decode(*arguments, **named)
 
     def read() -> None:
         found.append(getattr(held, name))
@@ -252,7 +252,7 @@ def test_an_instance_that_could_not_be_loaded_again(
     held = store["k"][0]
     child("setattr(store['k'][0], 'name', 'bob')")
 
-    def fail(*arguments: Any) -> Any:
+    def fail(*arguments: Any, **named: Any) -> Any:
         raise MemoryError
 
     with monkeypatch.context() as patched:
