@@ -179,3 +179,24 @@ def test_instances_in_another_process(path: str) -> None:
     )
     done = run_python(code, path)
     assert done.stdout.split() == ["Account", SECRET], done.stderr
+
+
+def test_policies(path: str) -> None:
+    """What a sealed value names has to be allowed, when it is stored and when it is revealed."""
+    with open_store(path) as store:
+        store["text"] = Sealed(SECRET)
+        store["account"] = Sealed(Account(SECRET))
+    for classes in ("none", [Account]):
+        with open_store(path, classes=classes) as store:
+            assert store["text"].reveal() == SECRET
+            store["more"] = Sealed([SECRET, {1, 2}])
+            if classes == "none":
+                with pytest.raises(richstore.UntrustedClassError, match="Account"):
+                    store["account"].reveal()
+                with pytest.raises(richstore.UntrustedClassError, match="Account"):
+                    store["other"] = Sealed(Account(SECRET))
+            else:
+                assert store["account"].reveal() == Account(SECRET)
+                store["other"] = Sealed(Account(SECRET))
+            assert store["more"].reveal() == [SECRET, {1, 2}]
+            check_store(store)

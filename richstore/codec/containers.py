@@ -101,18 +101,18 @@ def fill(raw: Any, state: tuple[Any, ...]) -> None:
         return
     inside, named, *rest = state
     put(raw, inside, named)
-    _note_version(raw, rest[0] if rest else 0, named)
+    note_version(raw, rest[0] if rest else 0, named)
 
 
 def build(raw: Any, state: tuple[int, Any]) -> None:
     """Give an object the state that a version of its class had; an old one when all is read."""
     if isinstance(type(raw), MissingType):
         keep_state(raw, build, state)
-    elif not _note_version(raw, *state):
+    elif not note_version(raw, *state):
         restore(raw, state[1])
 
 
-def _note_version(raw: Any, version: int, state: Any) -> bool:
+def note_version(raw: Any, version: int, state: Any) -> bool:
     """Note the version of a state; return whether it has to be upgraded."""
     notes = current_notes()
     if notes is None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from richstore.codec import classes
+from richstore.codec.renames import new_name
 from richstore.errors import UntrustedClassError
 
 __all__ = ["ANY", "NONE", "ClassPolicy", "StrictPolicy", "policy_of", "same_policy"]
@@ -67,8 +68,12 @@ class StrictPolicy(ClassPolicy):
 
     def find(self, module: str, qualname: str) -> Any:
         """Return the class or function of a name that is allowed."""
+        new = new_name(module, qualname)
+        if new is not None:
+            # what it is called now is what has to be allowed
+            module, qualname = new.__module__, new.__qualname__
         found = self.allowed(module, qualname)
-        if found is None:
+        if found is None or new not in (None, found):
             raise self.refusal(f"{module}.{qualname}", "was not imported")
         return found
 

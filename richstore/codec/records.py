@@ -372,7 +372,8 @@ def decode(
         notes: takes note of what is not as it would be written now.
     """
     if classes.strict:
-        return _strict().decode(parts, containers, classes, wrap, plain)
+        with reading(notes or current_notes() or Notes()):
+            return _strict().decode(parts, containers, classes, wrap, plain)
     prelude = _prelude(parts.table, plain)
     stream = parts.stream
     # One frame around everything lets the unpickler read its input in one piece.

@@ -30,9 +30,11 @@ class Sealed:
         'hunter2'
     """
 
-    __slots__ = ("__weakref__", "_blob")
+    __slots__ = ("__weakref__", "_blob", "_classes")
 
     _blob: bytes
+    # says what it may name when it is revealed; None: anything
+    _classes: Any
 
     def __init__(self, value: Any) -> None:
         if isinstance(value, Sealed):
@@ -40,12 +42,26 @@ class Sealed:
         from richstore.codec.stream import dump_blob
 
         object.__setattr__(self, "_blob", dump_blob(value))
+        object.__setattr__(self, "_classes", None)
 
     def reveal(self) -> Any:
-        """Return the value, a copy of its own each time."""
+        """Return the value, a copy of its own each time.
+
+        Raises:
+            UntrustedClassError: it names what the store that it is from does not allow.
+        """
         from richstore.codec.records import load_blob
 
-        return load_blob(self._blob)
+        return (
+            load_blob(self._blob) if self._classes is None else load_blob(self._blob, self._classes)
+        )
+
+    def check(self, classes: Any) -> None:
+        """Raise `UntrustedClassError` if it could not be revealed under a policy."""
+        from richstore.codec.records import load_blob
+
+        if classes.strict:
+            load_blob(self._blob, classes)
 
     def __repr__(self) -> str:
         return "<Sealed>"
@@ -71,10 +87,11 @@ class Sealed:
         raise TypeError("a Sealed is stored in stores with a key alone; pickle what it reveals")
 
 
-def restore(blob: bytes) -> Sealed:
+def restore(blob: bytes, classes: Any = None) -> Sealed:
     """Return what was sealed, from its stored form; named in records."""
     made: Sealed = object.__new__(Sealed)
     object.__setattr__(made, "_blob", blob)
+    object.__setattr__(made, "_classes", classes)
     return made
 
 

@@ -26,13 +26,22 @@ import zoneinfo
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from richstore.codec import classes, containers, members, records
+from richstore.codec import classes, containers, members, records, sealed
+from richstore.codec.policy import StrictPolicy
 
 __all__ = ["CALLS", "EXCEPTIONS", "GLOBALS", "INSTANCES", "NEW", "Function", "is_value_class"]
 
 
 class Reading(Protocol):
     """What constructors need of the reader."""
+
+    policy: StrictPolicy
+
+    def find(self, module: Any, qualname: Any) -> Any:
+        """Return what a name stands for."""
+
+    def build(self, target: Any, state: Any) -> None:
+        """Give an object its state."""
 
     def charge(self, amount: int) -> None:
         """Count what is copied, in items or bytes."""
@@ -362,6 +371,16 @@ def _load_blob(reader: Reading, arguments: tuple[Any, ...]) -> Any:
     return reader.inner(arguments[0])
 
 
+def _named(reader: Reading, arguments: tuple[Any, ...]) -> Any:
+    _types(arguments, str, str)
+    return reader.find(*arguments)
+
+
+def _sealed(reader: Reading, arguments: tuple[Any, ...]) -> Any:
+    _types(arguments, bytes)
+    return sealed.restore(arguments[0], reader.policy)
+
+
 def _make(reader: Reading, arguments: tuple[Any, ...]) -> Any:
     """Make an empty container; see `containers.make`."""
     _need(len(arguments) == 2)
@@ -392,9 +411,9 @@ _MADE = frozenset(
 
 def _fill(reader: Reading, arguments: tuple[Any, ...]) -> None:
     """Fill what `_make` has made; see `containers.fill`."""
-    _need(len(arguments) == 2 and type(arguments[1]) is tuple and len(arguments[1]) == 2)
-    raw, (inside, named) = arguments
-    _need(reader.is_made(raw))
+    _need(len(arguments) == 2 and type(arguments[1]) is tuple and len(arguments[1]) in (2, 3))
+    raw, (inside, named, *rest) = arguments
+    _need(reader.is_made(raw) and (not rest or type(rest[0]) is int))
     base = containers.base_of(type(raw))
     if base is object:
         _need(inside is None or (type(inside) is tuple and isinstance(raw, BaseException)))
@@ -406,8 +425,18 @@ def _fill(reader: Reading, arguments: tuple[Any, ...]) -> None:
         reader.charge(8 * len(inside))
         if base is set or base in containers.MAPS:
             reader.charge_keys(inside)
-    containers.fill(raw, (inside, {}))
+    containers.put(raw, inside, {})
     reader.set_attributes(raw, named)
+    containers.note_version(raw, rest[0] if rest else 0, named)
+
+
+def _build(reader: Reading, arguments: tuple[Any, ...]) -> None:
+    """Give what was made a state of a version of its class; see `containers.build`."""
+    _need(len(arguments) == 2 and type(arguments[1]) is tuple and len(arguments[1]) == 2)
+    raw, (version, state) = arguments
+    _need(reader.is_made(raw) and type(version) is int)
+    if not containers.note_version(raw, version, state):
+        reader.build(raw, state)
 
 
 def _new_object(reader: Reading, arguments: tuple[Any, ...]) -> Any:
@@ -459,6 +488,9 @@ _FUNCTIONS: list[tuple[Any, Callable[[Any, tuple[Any, ...]], Any]]] = [
     (records.load_blob, _load_blob),
     (containers.make, _make),
     (containers.fill, _fill),
+    (containers.build, _build),
+    (classes.named, _named),
+    (sealed.restore, _sealed),
     (members.member, _member),
     (classes.original_class, _original),
 ]

@@ -800,7 +800,9 @@ def class_of(policy: StrictPolicy, stored: bytes) -> type:
     """Return the class of a stored form if it is allowed."""
     if stored[:1] == b"n":
         try:
-            module, qualname = stored[1:].decode().split("\0")
+            module, qualname, *version = stored[1:].decode().split("\0")
+            if version and not (len(version) == 1 and len(version[0]) < 10 and int(version[0])):
+                raise ValueError
         except ValueError:
             raise CorruptionError("it names a class by what is no name") from None
         found = standard.GLOBALS.get((module, qualname))

@@ -193,11 +193,13 @@ class Adopter:
         handler = HANDLERS.get(kind)
         if handler is not None:
             return handler(self, value, value)
-        if kind is Sealed and not self.record.tracker.seals:
-            raise EncodingError(
-                "a Sealed is kept in stores that are encrypted alone; open the store with key=…, "
-                "or store what it reveals"
-            )
+        if kind is Sealed:
+            if not self.record.tracker.seals:
+                raise EncodingError(
+                    "a Sealed is kept in stores that are encrypted alone; open the store with "
+                    "key=…, or store what it reveals"
+                )
+            value.check(self.record.tracker.classes)
         if isinstance(value, (tuple, frozenset)) and not getattr(value, "__dict__", None):
             return self._adopt_immutable(value)
         if type(type(value)) is MissingType and not kept_of(value).is_node:
