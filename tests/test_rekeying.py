@@ -224,7 +224,7 @@ def test_old_data_keys_open_nothing(path: str) -> None:
     cipher = Cipher(next(iter(header.generations.values())))
     for name, stored in raw(path).items():
         with pytest.raises(InvalidTag):
-            cipher.open(stored[1:], header.identity + name)
+            cipher.open(stored[1:], header.identity + b"\x01" + name)
 
 
 def test_snapshots_keep_old_pages(path: str) -> None:

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 
 Under each of its keys the engine below has the *generation* (a byte) and the sealed value
-(`cipher`), for which the identity of the store and the key are the place. So a value opens under
+(`cipher`), for which the identity of the store, the version of this format and the key are the
+place. So a value opens under
 its own key alone, in its own store alone. Of keys that hold what users call things, the part behind
 a fixed number of bytes is encrypted too, deterministically (AES-SIV), so that a look-up is one
 read; what is in front stays in order, what is behind does not.
@@ -47,6 +48,8 @@ _LEDGER_KEY: Final = b"\x00ledger"
 _OWN: Final = (HEADER_KEY, _LEDGER_KEY)
 # How many names are kept.
 _NAMES: Final = 4096
+FORMAT: Final = 1
+"""The version of what is described here."""
 _SUM: Final = 32
 _MODULUS: Final = 1 << (8 * _SUM)
 
@@ -91,6 +94,8 @@ class _Keys:
         self, header: Header, stored: bytes, hidden: Mapping[int, int], records: frozenset[int]
     ) -> None:
         self.header = header
+        # what every place begins with: store and version of the format
+        self._place = header.identity + bytes((FORMAT,))
         self.stored = stored
         self.records = records
         self.hidden = hidden if header.names else {}
@@ -109,7 +114,7 @@ class _Keys:
         if shown is None or len(key) <= shown:
             return key
         head = key[:shown]
-        return head + generation.names.encrypt(key[shown:], [self.header.identity, head])
+        return head + generation.names.encrypt(key[shown:], [self._place, head])
 
     def newest_name(self, key: bytes) -> bytes:
         """Return the key of the engine below under which a value is written."""
@@ -137,7 +142,7 @@ class _Keys:
         head = name[:shown]
         try:
             generation = self._by_number[stored[:1]]
-            opened = generation.names.decrypt(name[shown:], [self.header.identity, head])
+            opened = generation.names.decrypt(name[shown:], [self._place, head])
         except (KeyError, InvalidTag):
             raise CorruptionError(
                 f"the name of the record {name!r} was not written with the key of this store"
@@ -147,7 +152,7 @@ class _Keys:
     def seal(self, key: bytes, value: bytes) -> bytes:
         """Return a value as it is stored under a key."""
         newest = self.newest
-        return newest.cipher.seal(value, self.header.identity + key, newest.number)
+        return newest.cipher.seal(value, self._place + key, newest.number)
 
     def open(self, key: bytes, stored: bytes) -> bytes:
         """Return the value that is stored under a key.
@@ -157,7 +162,7 @@ class _Keys:
         """
         try:
             generation = self._by_number[stored[:1]]
-            return generation.cipher.open(stored, self.header.identity + key, 1)
+            return generation.cipher.open(stored, self._place + key, 1)
         except (KeyError, InvalidTag):
             raise CorruptionError(
                 f"the record {key!r} was changed, moved here, or written with another key"
