@@ -62,7 +62,9 @@ class Loader:
         base = parts.base
         strays = self.tracker.strays
         searching = bool(strays) or bool(self.tracker.expired)
-        self.tracker.classes.check_parts(record.name, parts, record.root.name)
+        classes = self.tracker.classes
+        if classes.strict:
+            classes.check_parts(record.name, parts, record.root.name)
         if not old and record.owner is not None and not searching and records.is_plain(parts):
             self._fill_asleep(record, parts, size)
             return

@@ -236,34 +236,30 @@ def parse(name: bytes, record: bytes, *, check: bool = True) -> Parts:
     if check and zlib.crc32(body, zlib.crc32(name, flags)) != checksum:
         raise CorruptionError(f"record {name!r} does not have the checksum it was written with")
     try:
-        return _taken_apart(flags, body)
+        at = 0
+        key: bytes | None = None
+        count: int | None = None
+        table = array("H")
+        base = 0
+        class_table: list[bytes] = []
+        links: list[bytes] = []
+        if flags & _HAS_KEY:
+            size = int.from_bytes(body[:4], "little")
+            key = bytes(body[4 : 4 + size])
+            at = 4 + size
+        if flags & _IS_SHARED:
+            count = int.from_bytes(body[at : at + 4], "little")
+            at += 4
+        if flags & _HAS_NODES:
+            base, size = _NODES.unpack_from(body, at)
+            at += _NODES.size
+            table = _split(body[at : at + size])
+            class_table, at = _strings(body, at + size)
+            if flags & _HAS_LINKS:
+                links, at = _strings(body, at)
+        return Parts(key, table, base, class_table, links, count, bytes(body[at:]))
     except (struct.error, IndexError, ValueError):
         raise CorruptionError(f"record {name!r} is not made as records are") from None
-
-
-def _taken_apart(flags: int, body: memoryview) -> Parts:
-    at = 0
-    key: bytes | None = None
-    count: int | None = None
-    table = array("H")
-    base = 0
-    class_table: list[bytes] = []
-    links: list[bytes] = []
-    if flags & _HAS_KEY:
-        size = int.from_bytes(body[:4], "little")
-        key = bytes(body[4 : 4 + size])
-        at = 4 + size
-    if flags & _IS_SHARED:
-        count = int.from_bytes(body[at : at + 4], "little")
-        at += 4
-    if flags & _HAS_NODES:
-        base, size = _NODES.unpack_from(body, at)
-        at += _NODES.size
-        table = _split(body[at : at + size])
-        class_table, at = _strings(body, at + size)
-        if flags & _HAS_LINKS:
-            links, at = _strings(body, at)
-    return Parts(key, table, base, class_table, links, count, bytes(body[at:]))
 
 
 def _strings(body: memoryview, at: int) -> tuple[list[bytes], int]:
