@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import io
+import ipaddress
 import sys
 import threading
 from collections.abc import Callable
@@ -692,3 +693,27 @@ def test_a_state_beside_arguments(cls: Any, tmp_path: Any) -> None:
             assert (before["ann"].name, before["ann"].tags) == ("ann", ["new"])
         assert (store["ann"].name, store["ann"].tags) == ("ann", ["new", "newer"])
         assert richstore.is_tracked(store["ann"].tags)
+
+
+class Nested:
+    """Made again from what is deep inside of it."""
+
+    def __init__(self, text: str) -> None:
+        self.inner = Pair()
+        self.inner.a = Pair()
+        self.inner.a.a = text
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.inner.a.a,)
+
+
+def test_a_reduction_that_looks_inside(tmp_path: Any) -> None:
+    """An object whose `__reduce__` looks into instances inside it can be stored and changed."""
+    with richstore.open(tmp_path / "store") as store:
+        store["nested"] = [Nested("first")]
+        store["nested"][0].inner.a.a = "second"
+        store["networks"] = {text: ipaddress.ip_network(text) for text in ("10.0.0.0/8", "::/64")}
+    with richstore.open(tmp_path / "store") as store:
+        assert store["nested"][0].inner.a.a == "second"
+        assert str(store["networks"]["::/64"].network_address) == "::"
+        assert ipaddress.ip_address("10.1.1.1") in richstore.plain(store["networks"])["10.0.0.0/8"]

@@ -105,7 +105,7 @@ class Adopter:
         record: where they live.
     """
 
-    __slots__ = ("aliases", "births", "memo", "path", "queue", "record", "tx")
+    __slots__ = ("aliases", "births", "checks", "memo", "path", "queue", "record", "tx")
 
     def __init__(self, transaction: Transaction | None, record: Record) -> None:
         self.tx = transaction
@@ -118,6 +118,8 @@ class Adopter:
         self.memo: dict[int, tuple[Any, Any]] = {} if shared is None else shared
         # containers that have a node but no content yet, so that depth costs no stack
         self.queue: list[tuple[Callable[[], None], Path]] | None = None
+        # what is done when all of them have
+        self.checks: list[tuple[Callable[[], None], Path]] = []
         self.path: Path = None
 
     def __call__(self, value: Any, step: str = "") -> Any:
@@ -169,17 +171,29 @@ class Adopter:
         try:
             result = self._adopt(value, type(value))
             self.memo[id(value)] = (result, value)
-            for fill, path in queue:
-                self.path = path
-                try:
-                    fill()
-                except PlacedError as error:
-                    if error.path:
-                        raise
-                    raise error.inside(_written(path)) from error.__cause__
+            self._run(queue)
+            if outer_queue is None:
+                self._run(self.checks)
         finally:
             self.queue, self.path = outer_queue, outer_path
+            if outer_queue is None:
+                self.checks = []
         return result
+
+    def _run(self, queue: list[tuple[Callable[[], None], Path]]) -> None:
+        """Do what was put off, and what is put off meanwhile."""
+        for fill, path in queue:
+            self.path = path
+            try:
+                fill()
+            except PlacedError as error:
+                if error.path:
+                    raise
+                raise error.inside(_written(path)) from error.__cause__
+
+    def at_last(self, check: Callable[[], None]) -> None:
+        """Call a function when everything is adopted, with the path that there is now."""
+        self.checks.append((check, self.path))
 
     def later(self, fill: Callable[[], None]) -> None:
         """Fill a container once the one that holds it has its node."""

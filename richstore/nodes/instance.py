@@ -139,8 +139,9 @@ class InstanceKind:
     def _fill(self, node: Node, state: dict[str, Any], adopter: Adopter) -> None:
         self.layout.set_state(node.face, self._adopted(state, adopter))
         if not self.keeps_fragment:
-            # what the class's own methods refuse to give is refused here, where the place is known
-            self._reduction(node)
+            # what the class's own methods refuse to give is refused here, where the place is known;
+            # they may look into everything that is inside
+            adopter.at_last(lambda: self._reduction(node))
 
     def _adopted(self, state: dict[str, Any], adopter: Any) -> dict[str, Any]:
         return {name: self._adopted_one(name, value, adopter) for name, value in state.items()}
