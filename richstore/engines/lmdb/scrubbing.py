@@ -10,6 +10,7 @@ free pages mean nothing to anybody, so a crash in the middle does no harm. Knows
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
@@ -32,8 +33,10 @@ def overwrite_unused(fd: int) -> None:
 
     Raises:
         CorruptionError: a page is not what it should be; some may have been overwritten.
-        OSError: writing failed.
+        OSError: writing failed; with ENOTSUP: the machine has 32 bits.
     """
+    if struct.calcsize("P") != 8:
+        raise OSError(errno.ENOTSUP, "free pages can be overwritten on machines of 64 bits alone")
     page_size, states = heads(fd)
     used = bytearray(max(state.last_page for state in states) + 1)
     used[:2] = b"\1\1"
