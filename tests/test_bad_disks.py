@@ -327,6 +327,7 @@ except PermissionError as error:
         (directory / "store-lock").chmod(0o666)
         run(
             """
+from richstore.codec import strict  # another user may not read what it imports
 os.setuid(65534)
 with richstore.open(sys.argv[1], "r") as store:
     assert content(store) == {"k": [1, 2]} and store.verify().ok

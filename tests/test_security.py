@@ -298,8 +298,8 @@ def test_the_link_does_not_matter(stored: str, tmp_path: Path) -> None:
 @AS_ROOT
 def test_another_user_does_not_trust_our_file(stored: str) -> None:
     """A process of another user that opens our file has "none"; its own file it trusts."""
-    with tempfile.TemporaryDirectory() as directory:
-        # pytest's own directories are for nobody else
+    # that of $TMPDIR, and pytest's own directories, may be for nobody else
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         os.chmod(directory, 0o755)
         ours, theirs = Path(directory, "ours"), Path(directory, "theirs")
         shutil.copy(stored, ours)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(90)
 FIELDS = {
     "values", "records", "bytes", "pages_free", "pages_pinned", "oldest_reader_age",
     "oldest_reader_pid", "readers", "cache_bytes", "cache_hit_rate", "commits",
+    "rekeying",
 }  # fmt: skip
 
 
@@ -28,7 +29,8 @@ def test_form(box: Any) -> None:
     assert {field.name for field in dataclasses.fields(stats)} == FIELDS
     with pytest.raises(dataclasses.FrozenInstanceError):
         stats.values = 5
-    for name in FIELDS - {"oldest_reader_age", "oldest_reader_pid", "cache_hit_rate"}:
+    assert stats.rekeying is False
+    for name in FIELDS - {"oldest_reader_age", "oldest_reader_pid", "cache_hit_rate", "rekeying"}:
         if not (box.in_memory and name.startswith("pages") and getattr(stats, name) is None):
             assert type(getattr(stats, name)) is int, name
             assert getattr(stats, name) >= 0, name
