@@ -18,6 +18,8 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "groupwise"
 autodoc_typehints = "description"
+# else the types in it would be looked for, and `bytes` is the name of fields of ours as well
+autodoc_type_aliases = {"KeySource": "KeySource"}
 autodoc_typehints_description_target = "documented_params"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

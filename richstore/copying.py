@@ -22,7 +22,7 @@ from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
 from richstore.ownership import default_policy
-from richstore.passphrase import Passphrase
+from richstore.passphrase import KeySource
 from richstore.tracker import FORMAT_KEY, LOG_KEY, check_format_record
 from richstore.verification import Report, verify
 
@@ -34,7 +34,7 @@ def restore(
     target: str | os.PathLike[str],
     *,
     replace: bool = False,
-    key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
+    key: KeySource | None = None,
 ) -> Report:
     """Put a copy of a backup, verified, where a store is to be.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Passphrase"]
+from collections.abc import Callable
+from typing import TypeAlias, Union
+
+__all__ = ["KeySource", "Passphrase"]
 
 
 class Passphrase:
@@ -37,3 +40,7 @@ class Passphrase:
 
     def __reduce__(self) -> str:
         raise TypeError("a Passphrase is not stored nor pickled; keep it in a keyring")
+
+
+KeySource: TypeAlias = Union[bytes, Passphrase, Callable[[], Union[bytes, Passphrase]]]  # noqa: UP007
+"""What a user gives as a key: 32 bytes, a passphrase, or a function that returns one of these."""

@@ -42,7 +42,7 @@ from richstore.nodes.spread.building import build_value
 from richstore.nodes.spread.progress import Progress
 from richstore.nodes.spread.sources import Source, source_of
 from richstore.ownership import default_policy
-from richstore.passphrase import Passphrase
+from richstore.passphrase import KeySource
 from richstore.reclaiming import compact
 from richstore.record import Record
 from richstore.scope import Scope
@@ -74,7 +74,7 @@ def open(
     cache_size: int = CACHE_SIZE,
     map_size: int | None = None,
     allow_network: bool = False,
-    key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
+    key: KeySource | None = None,
     encrypt_keys: bool = True,
     reveal: bool = False,
     classes: Classes | None = None,
@@ -771,7 +771,7 @@ class Store(Reading, MutableMapping[Any, Any]):
 
     def rekey(
         self,
-        key: bytes | Passphrase | Callable[[], bytes | Passphrase],
+        key: KeySource,
         *,
         reencrypt: bool = False,
         progress: Callable[[int, int], None] | None = None,

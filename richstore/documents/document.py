@@ -47,7 +47,7 @@ from richstore.errors import ConflictError, FormatError, LockTimeoutError
 from richstore.mapping import name_of
 from richstore.nodes import FrozenView, frozen_value, is_face, plain
 from richstore.nodes.plain import Plain
-from richstore.passphrase import Passphrase
+from richstore.passphrase import KeySource
 from richstore.store import CACHE_SIZE, Classes, Store, store_on
 from richstore.transaction import Transaction, current
 
@@ -116,7 +116,7 @@ def document(
     ignore_inner_exits: bool = False,
     lossy: bool = False,
     timeout: float | None = None,
-    key: bytes | Passphrase | Callable[[], bytes | Passphrase] | None = None,
+    key: KeySource | None = None,
     classes: Classes | None = None,
     **storage: Any,
 ) -> Document:

@@ -15,8 +15,8 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 from unicodedata import normalize
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -26,12 +26,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from richstore.engines.base import HEADER_MAGIC
 from richstore.engines.encrypted.cipher import Cipher, InvalidTag
 from richstore.errors import CorruptionError, FormatError, WrongKeyError
-from richstore.passphrase import Passphrase
+from richstore.passphrase import KeySource, Passphrase
 
-__all__ = ["Header", "Key", "Secret", "derive", "new_generation", "open_alone", "seal_alone"]
-
-Key: TypeAlias = bytes | Passphrase | Callable[[], "bytes | Passphrase"]
-"""What a user gives: 32 bytes, a passphrase, or a function that returns one of these."""
+__all__ = ["Header", "Secret", "derive", "new_generation", "open_alone", "seal_alone"]
 
 _VERSION: Final = 1
 KEY_SIZE: Final = 32
@@ -52,7 +49,7 @@ class Secret:
 
     __slots__ = ("_derived", "_given")
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: KeySource) -> None:
         given: object = key() if callable(key) else key
         if not isinstance(given, (bytes, Passphrase)):
             raise TypeError(
