@@ -50,7 +50,7 @@ def secret_of(key: Any) -> Secret:
             "encryption needs the package cryptography; install it with: "
             "pip install 'richstore[secure]'"
         ) from error
-    return Secret(key)
+    return key if isinstance(key, Secret) else Secret(key)
 
 
 def encrypted(engine: Engine, secret: Secret, *, names: bool = True) -> EncryptedEngine:
@@ -138,7 +138,7 @@ def rekey(
 
     if reencrypt:
         return encrypt_anew(engine, writing, alone, secret, timeout, progress)
-    change_key(engine, writing, secret)
+    change_key(writing, secret)
     return 0
 
 

@@ -132,24 +132,30 @@ def open(
         raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
     _check_words(flag, synchronous)
     policy = None if classes is None else policy_of(classes)
+    # before anything is made or emptied
+    secret = None if key is None else secret_of(key)
     engine: Engine | None = None
     store: Store | None = None
     try:
         with _opening:
             if path == "memory:":
-                engine = _encrypted(MemoryEngine(), key, encrypt_keys)
+                engine = _encrypted(MemoryEngine(), secret, encrypt_keys)
                 tracker = _new_tracker(engine, cache_size, policy or ANY)
                 _prepare(tracker, "c", timeout)
             else:
                 engine = file = open_lmdb(
                     path,
-                    flag,
+                    "c" if flag == "n" else flag,
                     synchronous=synchronous,
                     timeout=timeout,
                     map_size=map_size,
                     allow_network=allow_network,
                 )
-                tracker = _tracker_of(file, flag, cache_size, key, encrypt_keys, policy)
+                if flag == "n":
+                    _check_beside(file, secret, policy)
+                    if file.last_commit():
+                        file.clear(timeout)
+                tracker = _tracker_of(file, flag, cache_size, secret, encrypt_keys, policy)
                 _prepare(tracker, flag, timeout)
             store = Store(tracker, timeout, readonly=flag == "r")
             store._reveal = reveal
@@ -223,6 +229,15 @@ def _tracker_of(
     tracker.readonly = flag == "r"
     file.shared[name] = tracker
     return tracker
+
+
+def _check_beside(file: LmdbEngine, key: Any, wanted: ClassPolicy | None) -> None:
+    """Raise what opening beside the handles of this process will, before the file is emptied."""
+    known = [file.shared.get(name) for name in ("reading", "writing")]
+    engines = [tracker.engine for tracker in known if isinstance(tracker, Tracker)]
+    for engine in engines:
+        check_key(engine, key)
+        _policy_on(file, engine, wanted)
 
 
 def _check_words(flag: str, synchronous: str) -> None:
@@ -798,7 +813,8 @@ class Store(Reading, MutableMapping[Any, Any]):
         Raises:
             WrongKeyError: the store is not encrypted.
             LockTimeoutError: another writer did not finish in time.
-            RichStoreError: open snapshots keep old pages in the file; call it again without them.
+            RichStoreError: open snapshots keep old pages in the file, or the key was changed again
+                meanwhile; call it again.
             RuntimeError: the caller is inside a transaction.
         """
         self._outside("rekey")

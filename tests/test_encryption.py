@@ -310,6 +310,39 @@ def test_made_anew_with_a_key(path: str) -> None:
         assert dict(plain) == {}
 
 
+def test_made_anew_beside_an_open_store(path: str) -> None:
+    """Flag `n` that is refused beside an open store, or for its key, has emptied nothing."""
+
+    def fetch() -> bytes:
+        raise ConnectionError("no keyring")
+
+    with open_store(path) as store:
+        store["a"] = [1]
+        for wrong in (OTHER, None, b"short", fetch):
+            with pytest.raises((ValueError, ConnectionError)):
+                open_store(path, flag="n", key=wrong)
+        with pytest.raises(ValueError, match="other classes"):
+            open_store(path, flag="n", classes="none")
+        store["a"].append(2)
+        assert dict(store) == {"a": [1, 2]}
+        with open_store(path, flag="n") as anew:
+            assert dict(anew) == dict(store) == {}
+            store["b"] = 1
+            assert anew["b"] == 1
+        check_store(store)
+    for wrong in (b"short", fetch):
+        with pytest.raises((ValueError, ConnectionError)):
+            open_store(path, flag="n", key=wrong)
+    with open_store(path) as store:
+        assert dict(store) == {"b": 1}
+    plain = f"{path}2"
+    with richstore.open(plain) as store:
+        store["a"] = [1]
+        with pytest.raises(WrongKeyError, match="is not encrypted"):
+            open_store(plain, flag="n", synchronous="full")
+        assert dict(store) == {"a": [1]}
+
+
 def test_two_that_make_a_store_at_once(path: str) -> None:
     """Whoever makes the file first decides on its keys, and all others take these."""
     work = (
@@ -606,6 +639,16 @@ def test_costly_header(path: str) -> None:
         change(path, put_back({HEADER_KEY: bad}, [HEADER_KEY]))
         with pytest.raises(richstore.FormatError, match="header is damaged"):
             open_store(path, key=Passphrase("x"))
+
+
+@pytest.mark.parametrize("noise", [b"[" * 100_000, b'{"version": 1, "digest": "\xc3\xa9"}'])
+def test_header_that_python_stumbles_over(noise: bytes, path: str) -> None:
+    """A header that is nested without end, or has other letters, is damaged as any other is."""
+    with open_store(path) as store:
+        store["a"] = 1
+    change(path, put_back({HEADER_KEY: b"richstore key\0" + noise}, [HEADER_KEY]))
+    with pytest.raises(richstore.FormatError, match="header is damaged"):
+        open_store(path)
 
 
 @given(noise=st.binary(max_size=300))

@@ -24,7 +24,8 @@ from richstore.engines.base import HEADER_KEY
 from richstore.engines.encrypted import Secret, rekeying
 from richstore.engines.encrypted.cipher import Cipher, InvalidTag
 from richstore.engines.encrypted.header import Header
-from richstore.engines.lmdb import open_lmdb
+from richstore.engines.lmdb import LmdbEngine, open_lmdb
+from richstore.engines.lmdb.transactions import LmdbWriteTransaction
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -462,3 +463,111 @@ def test_forgotten_key_of_a_child(path: str) -> None:
     said = run_python(code, path)
     assert said.returncode
     assert "WrongKeyError" in said.stderr
+
+
+# --- what comes between ---
+
+
+@pytest.mark.parametrize("commit", [1, 2, 3])
+@pytest.mark.parametrize("reencrypt", [False, True])
+def test_interrupted_just_after_a_commit(
+    path: str, reencrypt: bool, commit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted when a commit is done and not noted, the open store goes on with the new key."""
+    done = [0]
+    whole = LmdbWriteTransaction.commit
+
+    def commit_and_stop(self: Any) -> None:
+        whole(self)
+        done[0] += 1
+        if done[0] == commit:
+            raise KeyboardInterrupt
+
+    with open_store(path) as store:
+        store["a"] = [1]
+        held = store["a"]
+        with monkeypatch.context() as patch:
+            patch.setattr(LmdbWriteTransaction, "commit", commit_and_stop)
+            try:
+                store.rekey(NEW, reencrypt=reencrypt)
+            except KeyboardInterrupt:
+                assert done[0] == commit
+        held.append(2)
+        store.backup(path + ".copy")
+        check_store(store)
+    assert refuses(path, OLD)
+    assert contents(path, NEW) == contents(path + ".copy", NEW) == {"a": [1, 2]}
+
+
+def test_a_view_of_the_moment_before(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot that began just before the key is changed, and looks just after, is readable."""
+    read = LmdbEngine.read
+    changed: list[bool] = []
+
+    def read_and_change(self: Any) -> Any:
+        view = read(self)
+        if not changed:
+            changed.append(True)
+            with pytest.raises(richstore.RichStoreError, match="call rekey again"):
+                store.rekey(NEW, reencrypt=True)
+        return view
+
+    with open_store(path) as store:
+        store["a"] = [1]
+        with monkeypatch.context() as patch:
+            patch.setattr(LmdbEngine, "read", read_and_change)
+            view = store.snapshot()
+        store["a"].append(2)
+        with view:
+            assert view["a"] == [1]
+        assert store["a"] == [1, 2]
+    assert contents(path, NEW) == {"a": [1, 2]}
+
+
+def change_elsewhere(path: str, old: bytes, new: bytes) -> None:
+    """Change the key in another process."""
+    code = (
+        "import sys, richstore\n"
+        "old, new = map(bytes.fromhex, sys.argv[2:])\n"
+        "with richstore.open(sys.argv[1], key=old) as store: store.rekey(new)\n"
+    )
+    done = run_python(code, path, old.hex(), new.hex())
+    assert done.returncode == 0, done.stderr
+
+
+def test_backup_after_another_process_has_changed_the_key(path: str) -> None:
+    """A process that goes on after another one has changed the key makes backups as before."""
+    with open_store(path) as store:
+        store["a"] = [1]
+        change_elsewhere(path, OLD, NEW)
+        store["a"].append(2)
+        store.backup(path + "1")
+        store.backup(path + "2", compact=True)
+    for copy in ("1", "2"):
+        assert refuses(path + copy, OLD)
+        assert contents(path + copy, NEW) == {"a": [1, 2]}
+
+
+def test_two_changes_at_once(path: str) -> None:
+    """A key that another process sets while everything is encrypted anew is not undone."""
+    third = bytes(range(64, 96))
+    changed: list[bool] = []
+
+    def change_once(records: int, size: int) -> None:
+        if not changed:
+            changed.append(True)
+            change_elsewhere(path, NEW, third)
+
+    with open_store(path) as store:
+        expected = fill(store)
+        pieces = old_pieces(path, OLD)
+        with pytest.raises(richstore.RichStoreError, match="changed again"):
+            store.rekey(NEW, reencrypt=True, progress=change_once)
+        assert store.stats().rekeying
+        check_store(store)
+    assert refuses(path, NEW)
+    assert contents(path, third) == expected
+    with open_store(path, third) as store:
+        store.rekey(third, reencrypt=True)
+    assert left(path, pieces) == 0
+    assert contents(path, third) == expected

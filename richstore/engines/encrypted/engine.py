@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +47,8 @@ _LEDGER_KEY: Final = b"\x00ledger"
 _OWN: Final = (HEADER_KEY, _LEDGER_KEY)
 # How many names are kept.
 _NAMES: Final = 4096
+# Of how many headers the keys are kept: a change of keys writes three.
+_RECENT: Final = 4
 FORMAT: Final = 1
 """The version of what is described here."""
 _SUM: Final = 32
@@ -88,12 +89,19 @@ class _Keys:
         stored: the header as it is stored.
         hidden: for first bytes of keys that are encrypted: how many bytes stay in the clear.
         records: first bytes of keys whose values are checked by the layers above.
+        secret: what the user has given for it, or for one before with the same data keys.
     """
 
     def __init__(
-        self, header: Header, stored: bytes, hidden: Mapping[int, int], records: frozenset[int]
+        self,
+        header: Header,
+        stored: bytes,
+        hidden: Mapping[int, int],
+        records: frozenset[int],
+        secret: Secret,
     ) -> None:
         self.header = header
+        self.secret = secret
         # what every place begins with: store and version of the format
         self._place = header.identity + bytes((FORMAT,))
         self.stored = stored
@@ -369,9 +377,14 @@ class EncryptedWriteTransaction(_Reading):
         """The header that it writes with."""
         return self._keys.header
 
-    def write_header(self, header: Header) -> None:
-        """Store a header, and write with its keys."""
-        self._keys = self._engine.packed(header)
+    @property
+    def stored_header(self) -> bytes:
+        """The header that it writes with, as it is stored."""
+        return self._keys.stored
+
+    def write_header(self, header: Header, secret: Secret) -> None:
+        """Store a header that a secret opens, and write with its keys."""
+        self._keys = self._engine.packed(header, secret)
         self._txn.put(HEADER_KEY, self._keys.stored)
         # the ledger is encrypted with the newest data key as well
         self._note(0)
@@ -434,6 +447,7 @@ class EncryptedEngine:
             they are: there, what does not open reads as nothing.
         outside: keys that are not in the ledger, as it does no harm when they are put back.
         often: keys that nearly every commit reads and writes.
+        known: the keys of another engine, of which the engine below is a copy.
 
     Raises:
         WrongKeyError: the engine below was encrypted with another key, or not at all.
@@ -449,6 +463,7 @@ class EncryptedEngine:
         records: frozenset[int] = frozenset(),
         outside: frozenset[bytes] = frozenset(),
         often: frozenset[bytes] = frozenset(),
+        known: Any = None,
     ) -> None:
         self.below = below
         self.outside = outside
@@ -460,10 +475,12 @@ class EncryptedEngine:
         self._hidden = hidden
         self._records = records
         self._secret = secret
+        # by the header as it is stored, the newest last
+        self._recent: dict[bytes, _Keys] = {}
         self._lock = threading.Lock()
         self._names = names
         # the last commit whose header was looked at, and the keys of that
-        self.latest: tuple[int, Any] = (-1, None)
+        self.latest: tuple[int, Any] = (-1, known)
         self.read().close()
 
     def __repr__(self) -> str:
@@ -482,15 +499,16 @@ class EncryptedEngine:
 
     def over(self, below: Engine) -> EncryptedEngine:
         """Return an engine with the same key over another one, such as a copy of this one's."""
-        names = not self.is_ordered
+        known: _Keys = self.latest[1]
         return EncryptedEngine(
             below,
-            self._secret,
-            names=names,
+            known.secret,
+            names=known.header.names,
             hidden=self._hidden,
             records=self._records,
             outside=self.outside,
             often=self.often,
+            known=known,
         )
 
     def check(self, secret: Secret) -> None:
@@ -505,19 +523,22 @@ class EncryptedEngine:
             stored = self.latest[1].stored
         self._opened(stored, None, secret)
 
-    @contextmanager
-    def changing(self, secret: Secret) -> Iterator[None]:
-        """Let headers be written for another secret, from here on if nothing goes wrong."""
-        before, self._secret = self._secret, secret
-        try:
-            yield
-        except BaseException:
-            self._secret = before
-            raise
+    def packed(self, header: Header, secret: Secret) -> _Keys:
+        """Return the keys of a header, packed for a secret; known from now on."""
+        made = self._made(header, header.pack(secret), secret)
+        with self._lock:
+            self._remember(made)
+        return made
 
-    def packed(self, header: Header) -> _Keys:
-        """Return the keys of a header, packed for the secret."""
-        return self._made(header, header.pack(self._secret))
+    def _remember(self, keys: _Keys) -> None:
+        """Keep keys, so that their header needs no secret; `_lock` is held.
+
+        A view of a moment ago has the header of before; and an interrupt may come between a commit
+        and the note of what it has changed.
+        """
+        self._recent[keys.stored] = keys
+        while len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
 
     @property
     def is_clean(self) -> bool:
@@ -591,25 +612,30 @@ class EncryptedEngine:
                     )
                 if known is None:
                     header = Header.new(names=self._names)
-                    known = self.packed(header)
+                    known = self._made(header, header.pack(self._secret), self._secret)
+                    self._remember(known)
             elif known is None or known.stored != stored:
-                known = self._opened(stored, known, self._secret)
+                if known is not None:
+                    self._remember(known)
+                known = self._recent.get(stored) or self._opened(stored, known)
+                self._remember(known)
             self.latest = commit, known
             return known
 
-    def _opened(self, stored: bytes, known: _Keys | None, secret: Secret) -> _Keys:
+    def _opened(self, stored: bytes, known: _Keys | None, secret: Secret | None = None) -> _Keys:
+        secret = secret or (known.secret if known is not None else self._secret)
         if known is not None and known.header.has_same_keys(stored):
             # only the user's key was changed, and this was opened with the one before
-            return self._made(known.header.as_in(stored), stored)
+            return self._made(known.header.as_in(stored), stored, known.secret)
         try:
             header = Header.unpack(stored, secret)
         except WrongKeyError as error:
             changed = "; its key was changed since this process opened it" if known else ""
             raise WrongKeyError(f"{self.path} cannot be opened: {error}{changed}") from None
-        return self._made(header, stored)
+        return self._made(header, stored, secret)
 
-    def _made(self, header: Header, stored: bytes) -> _Keys:
-        return _Keys(header, stored, self._hidden, self._records)
+    def _made(self, header: Header, stored: bytes, secret: Secret) -> _Keys:
+        return _Keys(header, stored, self._hidden, self._records, secret)
 
     def total(self, transaction: EncryptedWriteTransaction) -> int:
         """Return the sum of the ledger before a write transaction."""

@@ -12,7 +12,6 @@ and each piece of data says the generation it was written with.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 from collections.abc import Mapping
@@ -183,7 +182,7 @@ class Header:
     def has_same_keys(self, stored: bytes) -> bool:
         """Tell whether a stored header, which need not open, has the same data keys."""
         digest = _shown(stored).get("digest")
-        return isinstance(digest, str) and hmac.compare_digest(digest, self._digest())
+        return isinstance(digest, str) and digest == self._digest()
 
     def as_in(self, stored: bytes) -> Header:
         """Return this header with what a stored one, which has the same data keys, says of it."""
@@ -211,7 +210,7 @@ def _shown(stored: bytes) -> dict[str, Any]:
             raise ValueError("it does not begin as one")
         shown = json.loads(stored[len(HEADER_MAGIC) :])
         version = shown["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"its key header is damaged ({error})") from None
     if version != _VERSION:
         raise FormatError(

@@ -36,10 +36,10 @@ Writing = Callable[[], AbstractContextManager[EncryptedWriteTransaction]]
 """Begins a write transaction, and commits it at the end of the block."""
 
 
-def change_key(engine: EncryptedEngine, writing: Writing, secret: Secret) -> None:
+def change_key(writing: Writing, secret: Secret) -> None:
     """Let another key of the user open the store."""
-    with engine.changing(secret), writing() as transaction:
-        transaction.write_header(transaction.header)
+    with writing() as transaction:
+        transaction.write_header(transaction.header, secret)
 
 
 def encrypt_anew(
@@ -64,10 +64,12 @@ def encrypt_anew(
         How many records were written again.
 
     Raises:
-        RichStoreError: snapshots keep old pages in the file; the rest is done.
+        RichStoreError: snapshots keep old pages in the file, and the rest is done; or the key was
+            changed again meanwhile.
     """
-    with engine.changing(secret), writing() as transaction:
-        transaction.write_header(new_generation(transaction.header))
+    with writing() as transaction:
+        transaction.write_header(new_generation(transaction.header), secret)
+        ours = transaction.stored_header
     records = size = 0
     for count, written in _rewrite_all(writing):
         records += count
@@ -75,12 +77,26 @@ def encrypt_anew(
         if progress is not None:
             progress(records, size)
     with writing() as transaction:
-        transaction.write_header(_newest_alone(transaction.header, is_clean=False))
+        _check_ours(engine, transaction, ours)
+        transaction.write_header(_newest_alone(transaction.header, is_clean=False), secret)
+        ours = transaction.stored_header
     with alone():
         _overwrite_unused(engine.below, timeout)
     with writing() as transaction:
-        transaction.write_header(_newest_alone(transaction.header, is_clean=True))
+        _check_ours(engine, transaction, ours)
+        transaction.write_header(_newest_alone(transaction.header, is_clean=True), secret)
     return records
+
+
+def _check_ours(
+    engine: EncryptedEngine, transaction: EncryptedWriteTransaction, ours: bytes
+) -> None:
+    """Raise `RichStoreError` if somebody has changed the key since: writing would undo that."""
+    if transaction.stored_header != ours:
+        raise RichStoreError(
+            f"the key of {engine.path} was changed again while everything was encrypted anew, and "
+            f"is that of the other change now; call rekey again to finish"
+        )
 
 
 def _newest_alone(header: Header, *, is_clean: bool) -> Header:
