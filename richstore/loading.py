@@ -68,8 +68,12 @@ class Loader:
         if not old and record.owner is not None and not searching and records.is_plain(parts):
             self._fill_asleep(record, parts, size)
             return
-        class_table = list(map(self.tracker.classes.class_of, parts.classes))
-        old_versions, outdated = old_versions_in(parts.classes, class_table)
+        class_table: list[type] = []
+        old_versions: dict[type, int] = {}
+        outdated = False
+        if parts.classes:
+            class_table = list(map(classes.class_of, parts.classes))
+            old_versions, outdated = old_versions_in(parts.classes, class_table)
         upgrades: dict[Node, int] = {}
         notes = Notes()
         kinds: dict[int, FilledKind] = {}
@@ -158,7 +162,9 @@ class Loader:
         record.forget_names()
         record.stored_key = parts.key
         record.count = parts.references
-        states = {node: (version, node.work) for node, version in upgrades.items()}
+        states: dict[Node, tuple[int, Any]] = {}
+        for node, version in upgrades.items():
+            states[node] = version, node.work
         for slot in uids:
             built: Any = nodes[slot]
             found = built.kind.outdated(built, notes)

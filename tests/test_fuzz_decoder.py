@@ -32,7 +32,7 @@ def fuzz(seconds: float, fault: str = "") -> subprocess.CompletedProcess[str]:
 def test_mutated_input_is_a_value_or_a_clear_error(request: pytest.FixtureRequest) -> None:
     """Mutated records and pickles run and import nothing, and end in a value or richstore error.
 
-    Three seconds, beside a minute of its own in CI; an hour with --long, under atheris where that is
+    Three seconds, beside a minute of its own in CI; an hour with --long, under atheris where it is
     installed.
     """
     done = fuzz(3600 if request.config.getoption("--long") else 3)

@@ -18,13 +18,13 @@ import threading
 import types
 import uuid
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
 from richstore.codec.missing import Missing, MissingType, stand_in
 from richstore.codec.notes import current_notes
-from richstore.codec.renames import mentions_old_name, new_name
+from richstore.codec.renames import mentions_old_name, names_of_now, new_name
 from richstore.errors import EncodingError, RichStoreError, UpgradeError
 
 __all__ = [
@@ -224,8 +224,33 @@ def check_version(cls: Any, version: int) -> None:
         )
 
 
+class _Current(NamedTuple):
+    """A class whose stored form is current, and where it was found."""
+
+    cls: weakref.ref[type]
+    module: types.ModuleType
+    name: str
+    names: Any
+
+
+# By stored form, as loading an instance looks its class up.
+_current: dict[bytes, _Current] = {}
+_CURRENT = 4096
+
+
+def _is_in_place(known: _Current, cls: type) -> bool:
+    return (
+        known.module.__dict__.get(known.name) is cls
+        and sys.modules.get(cls.__module__) is known.module
+        and known.names is names_of_now()
+    )
+
+
 def is_current(stored: bytes, cls: type) -> bool:
     """Tell whether the stored form of a class is the one that it is written with now."""
+    known = _current.get(stored)
+    if known is not None and known.cls() is cls and known.names is names_of_now():
+        return True
     if isinstance(cls, MissingType):
         return True
     if stored[:1] == _BY_NAME:
@@ -250,6 +275,13 @@ def class_from_bytes(stored: bytes) -> type:
 
     For one that cannot be had there is a stand-in.
     """
+    known = _current.get(stored)
+    if known is not None:
+        cls = known.cls()
+        # as an import would find it now
+        if cls is not None and _is_in_place(known, cls):
+            return cls
+        _current.pop(stored, None)
     if stored[:1] == _BY_NAME:
         module, qualname = name_in(stored)
         found, reason = _looked_for(module, qualname)
@@ -257,8 +289,13 @@ def class_from_bytes(stored: bytes) -> type:
             reason = f"it is a {type(found).__name__} now, and no class"
         if reason is not None:
             found = _stand_in_by_name(stored, module, qualname, reason)
-        cls: type = found
-        return cls
+        elif "." not in qualname and is_current(stored, found):
+            if len(_current) >= _CURRENT:
+                _current.clear()
+            place = sys.modules[found.__module__]
+            _current[stored] = _Current(weakref.ref(found), place, qualname, names_of_now())
+        by_name: type = found
+        return by_name
     return class_by_value(*pickle.loads(stored[1:]))
 
 

@@ -118,9 +118,9 @@ def note_version(raw: Any, version: int, state: Any) -> bool:
     if notes is None:
         return False
     if version == version_of(type(raw)):
-        notes.current.add(id(raw))
+        notes.add_current(raw)
         return False
-    notes.pending[id(raw)] = raw, version, state
+    notes.add_pending(raw, version, state)
     return True
 
 

@@ -7,8 +7,9 @@ but what the record gives them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["Notes", "current_notes", "reading"]
@@ -24,12 +25,22 @@ class Notes:
         current: ids of objects whose state was of the version that their class has.
     """
 
-    __slots__ = ("current", "outdated", "pending")
+    # of the class until there is something to note, since notes are made for each record
+    outdated = False
+    pending: Mapping[int, tuple[Any, int, Any]] = MappingProxyType({})
+    current: Set[int] = frozenset()
 
-    def __init__(self) -> None:
-        self.outdated = False
-        self.pending: dict[int, tuple[Any, int, Any]] = {}
-        self.current: set[int] = set()
+    def add_pending(self, raw: Any, version: int, state: Any) -> None:
+        """Note that an object was given the state of another version of its class."""
+        if not self.pending:
+            self.pending = {}
+        self.pending[id(raw)] = raw, version, state  # type: ignore[index]
+
+    def add_current(self, raw: Any) -> None:
+        """Note that an object was given a state of the version of its class."""
+        if not self.current:
+            self.current = set()
+        self.current.add(id(raw))  # type: ignore[attr-defined]
 
 
 class _Place(threading.local):

@@ -10,7 +10,7 @@ import threading
 import types
 from typing import Any
 
-__all__ = ["mentions_old_name", "new_name", "renamed"]
+__all__ = ["mentions_old_name", "names_of_now", "new_name", "renamed"]
 
 _lock = threading.Lock()
 # old name → the class or function; replaced as a whole, so that readers need no lock
@@ -73,6 +73,11 @@ def _replace(names: dict[str, Any]) -> None:
 
 def _name_of(thing: Any) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def names_of_now() -> object:
+    """Return what is another object as soon as something else is renamed."""
+    return _renamed
 
 
 def new_name(module: str, qualname: str) -> Any:
