@@ -201,6 +201,33 @@ def test_nothing_is_left_for_the_old_key(path: str) -> None:
     assert headers
 
 
+def old_names(path: str, names: set[bytes]) -> list[bytes]:
+    """Return which names of records are in the bytes of a file, and are of no record in it."""
+    data = Path(path).read_bytes()
+    return [name for name in names - set(raw(path)) if name in data]
+
+
+@pytest.mark.parametrize("map_size", [None, 1 << 16])
+@pytest.mark.parametrize("is_dict", [False, True], ids=["keys", "large dict"])
+def test_no_name_is_left(
+    path: str, is_dict: bool, map_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name that the old key opens is left in the inner pages of the tree, where one would be."""
+    items = {f"key number {n}": n for n in range(2000)}
+    with open_store(path, map_size=map_size) as store:
+        store.update({"large": items} if is_dict else items)
+    names = set(raw(path))
+    with open_store(path, map_size=map_size) as store, monkeypatch.context() as patch:
+        patch.setattr(rekeying, "_write_anew", lambda below, timeout: None)
+        store.rekey(NEW, reencrypt=True)
+    assert len(old_names(path, names)) > 5
+    names |= set(raw(path))
+    with open_store(path, NEW, map_size=map_size) as store:
+        store.rekey(OLD, reencrypt=True)
+    assert old_names(path, names) == []
+    assert contents(path, OLD) == ({"large": items} if is_dict else items)
+
+
 def test_pieces_are_found_without_overwriting(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search finds old records when free pages are not overwritten."""
     monkeypatch.setattr(rekeying, "_overwrite_unused", lambda below, timeout: None)

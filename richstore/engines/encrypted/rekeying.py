@@ -7,8 +7,10 @@ after each of which the store is whole, so it may be killed at any moment and be
    with that data key, and who has the old key of the user is shut out;
 2. what older data keys have encrypted is written again, some records at a time;
 3. a header with the newest data key alone;
-4. free pages, and gaps in others, where old headers and old records still lie, are overwritten;
-5. a header that says that all is done.
+4. where names of keys are encrypted, all is written to a new tree: the inner pages of the old one
+   have copies of old names;
+5. free pages, and gaps in others, where old headers and old records still lie, are overwritten;
+6. a header that says that all is done.
 """
 
 from __future__ import annotations
@@ -80,7 +82,10 @@ def encrypt_anew(
         _check_ours(engine, transaction, ours)
         transaction.write_header(_newest_alone(transaction.header, is_clean=False), secret)
         ours = transaction.stored_header
+        has_names = transaction.header.names
     with alone():
+        if has_names:
+            _write_anew(engine.below, timeout)
         _overwrite_unused(engine.below, timeout)
     with writing() as transaction:
         _check_ours(engine, transaction, ours)
@@ -112,6 +117,13 @@ def _rewrite_all(writing: Writing) -> Iterator[tuple[int, int]]:
         with writing() as transaction:
             start, records, size = transaction.rewrite(start, _RECORDS, _BYTES)
         yield records, size
+
+
+def _write_anew(below: Engine, timeout: float | None) -> None:
+    """Leave no key of before in the tree of the engine below, where that has one in a file."""
+    write: Any = getattr(below, "write_anew", None)
+    if write is not None:
+        write(timeout)
 
 
 def _overwrite_unused(below: Engine, timeout: float | None) -> None:

@@ -271,6 +271,36 @@ class LmdbEngine:
             except lmdb.Error as error:
                 raise self.translate(error) from error
 
+    def write_anew(self, timeout: float | None) -> None:
+        """Write everything to a new tree, in one commit; others wait for it if they write.
+
+        The inner pages of a tree have copies of keys, which stay when the keys themselves go.
+        """
+        while True:
+            transaction = self.write(timeout)
+            view: LmdbReadTransaction | None = None
+            try:
+                assert self._env is not None
+                view = self.read()
+                main = self._env.open_db(None, transaction.txn)
+                transaction.txn.drop(main, delete=False)
+                with view.txn.cursor() as old, transaction.txn.cursor() as new:
+                    new.putmulti(old.iternext(), append=True)
+                transaction.txn.commit()
+                return
+            except lmdb.MapFullError:
+                transaction.abort()
+                # the map does not grow below a reader
+                if view is not None:
+                    view.close()
+                self.grow()
+            except lmdb.Error as error:
+                raise self.translate(error) from error
+            finally:
+                if view is not None:
+                    view.close()
+                transaction.abort()
+
     def overwrite_unused(self, timeout: float | None) -> None:
         """Overwrite what is in the file and belongs to no state: free pages, and gaps in others.
 
