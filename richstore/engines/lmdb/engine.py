@@ -281,8 +281,11 @@ class LmdbEngine:
             view: LmdbReadTransaction | None = None
             try:
                 assert self._env is not None
-                view = self.read()
                 main = self._env.open_db(None, transaction.txn)
+                if transaction.txn.stat(main)["depth"] < 2:
+                    # one page, which is no inner one
+                    return
+                view = self.read()
                 transaction.txn.drop(main, delete=False)
                 with view.txn.cursor() as old, transaction.txn.cursor() as new:
                     new.putmulti(old.iternext(), append=True)
