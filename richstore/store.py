@@ -798,7 +798,8 @@ class Store(Reading, MutableMapping[Any, Any]):
         of the file from before, or looks into its free pages, can still read it.
 
         With `reencrypt` everything is written again with a new data key, free pages are
-        overwritten, and nothing in the file can be read with the old key. Processes that have
+        overwritten, and nothing in the file can be read with the old key. The file grows by about
+        two copies of what is in it, whose space later writes use. Processes that have
         opened the store with the old key get `WrongKeyError`. When it is killed, the store is
         whole and has the new key; `stats().rekeying` says that it is to be called again.
 

@@ -210,8 +210,8 @@ class Adopter:
         if kind is Sealed:
             if not self.record.tracker.seals:
                 raise EncodingError(
-                    "a Sealed is kept in stores that are encrypted alone; open the store with "
-                    "key=…, or store what it reveals"
+                    "a Sealed is kept in stores that are opened with key=… alone (and in no "
+                    "document); store what it reveals"
                 )
             value.check(self.record.tracker.classes)
         if isinstance(value, (tuple, frozenset)) and not getattr(value, "__dict__", None):
