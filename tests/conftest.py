@@ -48,7 +48,7 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --long, --all, --twelfth and --encrypted."""
+    """Add --long, --all, --part and --encrypted."""
     parser.addoption(
         "--long", action="store_true", help="run the property tests for hours instead of seconds"
     )
@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--encrypted", action="store_true", help="give a key to every store that has none"
     )
     parser.addoption(
-        "--twelfth", action="store_true", help="run a twelfth of all tests, another on each version"
+        "--part", action="store_true", help="run a twentieth of all tests, another on each version"
     )
 
 
@@ -91,15 +91,15 @@ def _encrypt_all() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run, without --long or --all, an eighth of the many cases that only repeat others on spread
-    values; with --twelfth a twelfth of what is left.
+    values; with --part a twentieth of what is left.
     """
 
     def is_left_out(item: pytest.Item) -> bool:
         number = zlib.crc32(item.nodeid.encode())
-        if config.getoption("--twelfth") and number % 12 != sys.version_info.minor % 12:
+        if config.getoption("--part") and number % 20 != sys.version_info.minor % 20:
             return True
         repeats = "tiny" in item.name or "test_big_parity" in item.nodeid
-        return repeats and "[" in item.name and not is_full and number // 12 % 8 != 0
+        return repeats and "[" in item.name and not is_full and number // 20 % 8 != 0
 
     is_full = config.getoption("--long") or config.getoption("--all")
     left = list(filter(is_left_out, items))

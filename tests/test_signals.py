@@ -248,3 +248,49 @@ def test_open_waits_no_longer_than_it_says(store: Any, children: Children) -> No
     holder.process.send_signal(signal.SIGCONT)
     kill(holder)
     check_nothing_of_the_holder(store)
+
+
+AUDITED = """
+import fcntl, subprocess, sys, richstore
+
+interrupts = []
+
+def hook(event, arguments):
+    if event == "fcntl.flock" and arguments[1] == fcntl.LOCK_UN and interrupts:
+        interrupts.clear()
+        raise KeyboardInterrupt
+
+sys.addaudithook(hook)
+OTHER = '''
+import sys, richstore
+with richstore.open(sys.argv[1], synchronous="off", timeout=2) as store:
+    store["other"].append(1)
+'''
+
+def block(fails):
+    with store.transaction():
+        store["list"].append("block")
+        if fails:
+            raise KeyError
+
+with richstore.open(sys.argv[1], synchronous="off") as store:
+    store.update(list=[], other=[])
+    works = [lambda: store["list"].append(1), lambda: block(False), lambda: block(True)]
+    for at, work in enumerate(works, 1):
+        interrupts.append(1)
+        try:
+            work()
+        except KeyboardInterrupt:
+            pass
+        assert not interrupts
+        subprocess.run([sys.executable, "-c", OTHER, sys.argv[1]], check=True)
+        assert len(store["other"]) == at
+    assert store["list"] == [1, "block"]
+    assert store.verify().ok
+"""
+
+
+def test_interrupted_in_an_audit_hook(path: str) -> None:
+    """Ctrl-C in an audit hook, which comes before the lock is freed, does not keep it taken."""
+    done = run_python(AUDITED, path)
+    assert done.returncode == 0, done.stderr

@@ -232,7 +232,12 @@ class LmdbEngine:
             if transaction.txn is not ENDED:
                 transaction.let_go()
             if fd == self.fd >= 0:
-                _flock(fd, _UNLOCK)
+                try:
+                    _flock(fd, _UNLOCK)
+                except BaseException:
+                    # Ctrl-C in an audit hook, which runs before the call does anything
+                    _flock(fd, _UNLOCK)
+                    raise
             raise
 
     def stats(self) -> EngineStats:
@@ -604,7 +609,12 @@ class LmdbEngine:
         """Free the writer's lock, at the end of the write transaction."""
         self.writer = None
         if self.fd >= 0:
-            _flock(self.fd, _UNLOCK)
+            try:
+                _flock(self.fd, _UNLOCK)
+            except BaseException:
+                # Ctrl-C in an audit hook, which runs before the call does anything
+                _flock(self.fd, _UNLOCK)
+                raise
         if self.closing:
             self._finish_close()
 

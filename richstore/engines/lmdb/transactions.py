@@ -266,7 +266,12 @@ class LmdbWriteTransaction:
             engine.writer = None
             fd = engine.fd
             if fd >= 0:
-                _flock(fd, _UNLOCK)
+                try:
+                    _flock(fd, _UNLOCK)
+                except BaseException:
+                    # Ctrl-C in an audit hook, which runs before the call does anything
+                    _flock(fd, _UNLOCK)
+                    raise
             if engine.closing:
                 engine.release()
             self.locked = False
