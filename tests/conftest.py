@@ -36,7 +36,7 @@ from document_places import place, proxied, proxy, s3, s3_server  # noqa: E402, 
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "ci",
-    max_examples=300,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=RELAXED,
