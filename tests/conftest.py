@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if config.getoption("--part") and number % 20 != sys.version_info.minor % 20:
             return True
         repeats = "tiny" in item.name or "test_big_parity" in item.nodeid
-        return repeats and "[" in item.name and not is_full and number // 20 % 8 != 0
+        return repeats and "[" in item.name and not is_full and number // 12 % 8 != 0
 
     is_full = config.getoption("--long") or config.getoption("--all")
     left = list(filter(is_left_out, items))
