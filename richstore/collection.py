@@ -34,6 +34,8 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
     """A mapping whose values are saved when they change; the base of `Store` and `Group`."""
 
     _tracker: Tracker
+    # how Python would write the way to it from the store, for errors
+    _place = ""
     _reveal: bool
     _closed: bool
 
@@ -198,7 +200,7 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
             record.value = adopter(value)
         except PlacedError as error:
             adopter.undo()
-            raise error.inside(f"[{key!r}]") from error.__cause__
+            raise error.inside(f"{self._place}[{key!r}]") from error.__cause__
         except BaseException:
             adopter.undo()
             raise

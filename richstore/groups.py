@@ -19,6 +19,7 @@ from richstore.spaces import (
     group_form,
     group_name,
     names_in,
+    place_of,
     read_space,
     space_in,
 )
@@ -122,6 +123,7 @@ class Group(HasGroups[K, V], Generic[K, V]):
         self._tracker = parent._tracker
         self._forms = (*parent._forms, form)
         self._path = (*parent._path, str(name))
+        self._place = place_of(self._path)
 
     @property
     def name(self) -> str:

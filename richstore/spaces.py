@@ -34,6 +34,7 @@ __all__ = [
     "group_name",
     "names_in",
     "path_of",
+    "place_of",
     "read_space",
     "space_in",
     "value_in",
@@ -176,6 +177,11 @@ def _climb(number: int, parents: dict[int, tuple[int, str]]) -> Iterator[str]:
         # taken out, so that damaged cells that lead in a circle come to an end
         number, name = parents.pop(number)
         yield name
+
+
+def place_of(path: Iterable[str]) -> str:
+    """Return how Python would write the way to a group, for errors."""
+    return "".join(f".group({name!r})" for name in path)
 
 
 def form_in(name: bytes) -> bytes:

@@ -39,7 +39,7 @@ from richstore.errors import ClosedError, CorruptionError, FormatError, UpgradeE
 from richstore.loading import Loader, View
 from richstore.node import Faces, Node, Spread
 from richstore.record import Record
-from richstore.spaces import GROUP, GROUPED, path_of, read_space, value_in
+from richstore.spaces import GROUP, GROUPED, path_of, place_of, read_space, value_in
 
 __all__ = ["Tracker", "check_format_record"]
 
@@ -440,7 +440,8 @@ class Tracker:
             return ""
         with self.lock, self.view() as view:
             path = path_of(int.from_bytes(root[1:9], "big"), view)
-        return "".join(f".group({name!r})" for name in path or ("?",))
+        # it has no path any more when it was cleared
+        return place_of(path or ())
 
     def load(
         self,
