@@ -23,11 +23,13 @@ from richstore.errors import (
     UpgradeError,
     WrongKeyError,
 )
+from richstore.groups import Group
 from richstore.nodes import is_tracked, plain, transactional
+from richstore.opening import open
 from richstore.passphrase import Passphrase
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats
-from richstore.store import Store, open
+from richstore.store import Store
 from richstore.transaction import Transaction
 from richstore.verification import Report
 
@@ -40,6 +42,7 @@ __all__ = [
     "EncodingError",
     "FillError",
     "FormatError",
+    "Group",
     "KeyTypeError",
     "LockTimeoutError",
     "Missing",
