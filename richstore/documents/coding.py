@@ -16,9 +16,9 @@ from richstore.documents.formats import Format, resolve
 from richstore.encryption import secret_of
 from richstore.errors import EncodingError
 from richstore.nodes import plain
+from richstore.opening import Classes
 from richstore.ownership import default_policy
 from richstore.passphrase import KeySource
-from richstore.store import Classes
 
 __all__ = ["Codec"]
 

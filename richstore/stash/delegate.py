@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 from richstore.errors import ReadOnlyError
+from richstore.groups import Group
 from richstore.stash.base import MutableStash, Stash
+from richstore.store import Store
 
 __all__ = ["DelegateStash", "DictionaryStash", "ReadOnlyStash", "check_mapping", "transaction_of"]
 
@@ -177,10 +179,9 @@ def check_mapping(delegate: Any) -> Any:
 
 def transaction_of(mapping: Any) -> AbstractContextManager[Any]:
     """Return a transaction of the store that stashes stand on; without a store, a block of none."""
-    while isinstance(mapping, (DelegateStash, ReadOnlyStash)):
+    while isinstance(mapping, _OnMapping):
         mapping = mapping.delegate
-    begin = getattr(type(mapping), "transaction", None)
-    return nullcontext() if begin is None else begin(mapping)
+    return mapping.transaction() if isinstance(mapping, (Store, Group)) else nullcontext()
 
 
 def _short(mapping: Any) -> str:
