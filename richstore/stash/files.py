@@ -8,6 +8,7 @@ a writer that was killed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -76,12 +77,22 @@ def sync_directory(directory: str) -> None:
 
 
 def make_directories(directory: str) -> None:
-    """Make a directory and those above it that are missing, durably."""
-    if not os.path.isdir(directory):
-        above = os.path.dirname(directory)
-        make_directories(above)
+    """Make a directory and those above it that are missing, durably.
+
+    Raises:
+        NotADirectoryError: something else is there.
+    """
+    if os.path.isdir(directory):
+        return
+    above = os.path.dirname(directory)
+    make_directories(above)
+    try:
         os.makedirs(directory, exist_ok=True)
-        sync_directory(above)
+    except FileExistsError:
+        raise NotADirectoryError(
+            errno.ENOTDIR, "something else is where a directory should be", directory
+        ) from None
+    sync_directory(above)
 
 
 def remove_left(directory: str) -> None:
