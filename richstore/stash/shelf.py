@@ -17,7 +17,7 @@ from richstore.stash.base import Lock, MutableStash
 __all__ = ["ShelveStash"]
 
 # what the modules of dbm make of a name
-_SUFFIXES = ("", ".db", ".dat", ".dir", ".pag")
+_SUFFIXES = ("", ".db", ".dat", ".dir", ".pag", "-wal", "-journal")
 
 
 class ShelveStash(MutableStash[str, Any]):
