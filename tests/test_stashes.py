@@ -552,7 +552,6 @@ def test_priming_comes_before_everything() -> None:
         lambda stash: stash.dump("b", 1),
         lambda stash: stash.delete("a"),
         lambda stash: stash.pop("a"),
-        lambda stash: stash.clear(),
     ]
     for use in uses:
         for outer in (lambda stash: stash, CacheStash, PrimeableStash):
@@ -635,6 +634,30 @@ def test_one_shot(delegate: Any) -> None:
     assert calls == [1]
     del stash["a"]
     agree(stash, {"b": [2]}, "a")
+
+
+def test_one_shot_workers() -> None:
+    """A worker is a mapping, pairs, or a function of these; an iterator is gone through once."""
+    pairs = [("ab", 1), ("cd", 2)]
+    for worker in (dict(pairs), pairs, iter(pairs), lambda: dict(pairs), lambda: iter(pairs)):
+        assert dict(OneShotFactoryStash({}, worker)) == dict(pairs)
+    stash = OneShotFactoryStash({}, (1 / (1 - at) and (at, at) for at in range(3)))
+    with pytest.raises(ZeroDivisionError):
+        len(stash)
+    with pytest.raises(RuntimeError, match="give a function"):
+        len(stash)
+
+
+def test_clearing_comes_before_the_work() -> None:
+    """`clear()` does no work that it would undo; what is done once is not done again after it."""
+    calls: list[int] = []
+    below = {"old": 1}
+    stash = OneShotFactoryStash(below, lambda: calls.append(1) or {"new": 2})
+    stash.clear()
+    assert below == {} and calls == []
+    assert dict(stash) == {"new": 2}
+    stash.clear()
+    assert dict(stash) == {} and calls == [1]
 
 
 def test_one_shot_that_fails(delegate: Any) -> None:

@@ -13,6 +13,7 @@ __all__ = ["OneShotFactoryStash", "PreemptiveStash", "PrimeableStash"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+Items = Mapping[K, V] | Iterable[tuple[K, V]]
 
 
 class PreemptiveStash(DelegateStash[K, V]):
@@ -35,6 +36,9 @@ class PreemptiveStash(DelegateStash[K, V]):
 
 class PrimeableStash(PreemptiveStash[K, V]):
     """A stash that does some work once, before it is read or changed for the first time.
+
+    `clear()` alone does not wait for it: it removes what the delegate has, and the work, if it was
+    not done yet, is done at the next use.
 
     The work is `prepare`, which a subclass has, or a function that is given. It may use the stash
     itself. If it fails, whoever used the stash gets the error, and the next use tries again. Safe
@@ -113,11 +117,6 @@ class PrimeableStash(PreemptiveStash[K, V]):
         self.prime()
         super().delete(key)
 
-    def clear(self) -> None:
-        """Remove all keys."""
-        self.prime()
-        super().clear()
-
     def __iter__(self) -> Iterator[K]:
         self.prime()
         return super().__iter__()
@@ -133,12 +132,12 @@ class OneShotFactoryStash(PrimeableStash[K, V]):
     All of it or nothing: on a `Store` or `Group` it is filled in one transaction, so that a worker
     that fails leaves nothing, a process that is killed neither, and of several processes one fills
     it. On other delegates, what a worker that fails has made is removed; but a process that is
-    killed leaves a part, which the next one takes for the whole: `clear()` it. Threads as for
+    killed leaves a part, which the next one takes for the whole: `clear()` it first. Threads as for
     `PrimeableStash`.
 
     Args:
         delegate: where the items go.
-        worker: pairs of key and value, or a function that returns them.
+        worker: a mapping, pairs of key and value, or a function that returns one of these.
 
     Raises:
         TypeError: the delegate is no mapping.
@@ -158,7 +157,7 @@ class OneShotFactoryStash(PrimeableStash[K, V]):
     def __init__(
         self,
         delegate: Mapping[K, V],
-        worker: Callable[[], Iterable[tuple[K, V]]] | Iterable[tuple[K, V]],
+        worker: Callable[[], Items[K, V]] | Items[K, V],
     ) -> None:
         super().__init__(delegate)
         self._worker = worker
@@ -168,9 +167,13 @@ class OneShotFactoryStash(PrimeableStash[K, V]):
         if self.has_data:
             return
         worker = self._worker
+        if isinstance(worker, Iterator):
+            # a second attempt would take the rest for the whole
+            self._worker = _used_up
         kept: list[K] = []
         try:
-            for key, value in worker() if callable(worker) else worker:
+            items = worker() if callable(worker) else worker
+            for key, value in items.items() if isinstance(items, Mapping) else items:
                 kept.append(key)
                 self._changeable()[key] = value
         except BaseException:
@@ -182,3 +185,10 @@ class OneShotFactoryStash(PrimeableStash[K, V]):
     def _around(self) -> AbstractContextManager[Any]:
         # what was filled in a transaction is there as a whole or not at all
         return nullcontext() if self.has_data else transaction_of(self.delegate)
+
+
+def _used_up() -> Any:
+    raise RuntimeError(
+        "an attempt to fill the stash failed, and its items were given as an iterator, of which a "
+        "part is used up; give a function that returns them"
+    )
