@@ -45,10 +45,16 @@ def by_name(key: str) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "orphan":
         # a child that goes on when the worker is dead, and has the worker's end of the pipe
-        if os.fork():
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(5)
-        os._exit(0)
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        with open("orphan", "w") as file:
+            file.write(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "interrupt":
+        # from the keyboard it goes to all processes; the parent decides
+        os.kill(os.getpid(), signal.SIGINT)
     if what == "lambda":
         return lambda: 0
     if what == "unloadable":
@@ -58,8 +64,10 @@ def by_name(key: str) -> Any:
     return None if what == "none" else [key]
 
 
-def pid(key: Any) -> int:
-    """Return the process that makes a value."""
+def pid(key: int) -> int:
+    """Return the process that makes a value; for 3, wait until a file is there."""
+    if key == 3:
+        _wait_for("go")
     return os.getpid()
 
 
@@ -67,6 +75,11 @@ def wait_for_file(key: str) -> str:
     """Say which process is at work, and wait until a file is there."""
     with open(f"{key}.{os.getpid()}", "w"):
         pass
-    while not os.path.exists(f"{key}.go"):
-        time.sleep(0.01)
+    _wait_for(f"{key}.go")
     return key
+
+
+def _wait_for(path: str) -> None:
+    end = time.monotonic() + 300  # nobody is left who would make it
+    while not os.path.exists(path) and time.monotonic() < end:
+        time.sleep(0.01)

@@ -11,6 +11,7 @@ import pickle
 import plistlib
 import shelve
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -321,6 +322,40 @@ def test_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir("/")
     stash["a"] = 1
     assert files_in(tmp_path) == ["files/a.pickle"]
+
+
+def test_a_value_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content is put on disk, then renamed, then the directory is put on disk."""
+    done: list[str] = []
+
+    def record(name: str) -> None:
+        real = getattr(os, name)
+
+        def recorded(*arguments: Any) -> None:
+            what = arguments[0]
+            if name == "fsync":
+                what = "directory" if stat.S_ISDIR(os.fstat(what).st_mode) else "content"
+            done.append(what if name == "fsync" else name)
+            real(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+
+    stash, numbers = DirectoryStash(tmp_path), IncrementKeyDirectoryStash(tmp_path)
+    for name in ("fsync", "replace", "link", "unlink"):
+        record(name)
+    stash["a"] = 1
+    assert done == ["content", "replace", "directory", "unlink"]
+    done.clear()
+    numbers.append(1)
+    assert done == ["content", "link", "directory", "unlink"]
+    done.clear()
+    del stash["a"]
+    assert done == ["unlink", "directory"]
+    done.clear()
+    stash["a" * 130] = 1
+    assert done == ["directory", "content", "replace", "directory", "unlink"]
 
 
 WRITER = """

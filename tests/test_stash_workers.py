@@ -50,7 +50,7 @@ def test_what_is_missing_is_made(tmp_path: Path) -> None:
     with richstore.open(str(tmp_path / "test.db"), synchronous="off") as store:
         group = store.group("made")
         group["kept"] = "by hand"
-        keys = ["kept", "a", "b", "none", "a"]
+        keys = ["kept", "a", "interrupt", "none", "a"]
         stash = MultiProcessStash(
             group, factories.by_name, keys, workers=2, progress=lambda *step: steps.append(step)
         )
@@ -62,7 +62,12 @@ def test_what_is_missing_is_made(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert got == [True] * 3
-        assert dict(stash) == {"kept": "by hand", "a": ["a"], "b": ["b"], "none": None}
+        assert dict(stash) == {
+            "kept": "by hand",
+            "a": ["a"],
+            "interrupt": ["interrupt"],
+            "none": None,
+        }
         assert dict(group) == dict(stash) and stash.failures == {}
         assert steps == [(2, 4), (3, 4), (4, 4)]
         # complete: no process is started, and no factory sent
@@ -111,12 +116,16 @@ def test_failures_are_kept_apart(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_a_worker_whose_child_outlives_it() -> None:
+def test_a_worker_whose_child_outlives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is killed is noticed though its own child keeps its pipe open."""
+    monkeypatch.chdir(tmp_path)
     below: dict[str, Any] = {}
     with pytest.raises(richstore.FillError, match="was killed") as caught:
         MultiProcessStash(below, factories.by_name, ["orphan", "a"], workers=1).prime()
     assert list(caught.value.failures) == ["orphan"] and below == {"a": ["a"]}
+    orphan = int((tmp_path / "orphan").read_text())
+    assert is_running(orphan)
+    os.kill(orphan, signal.SIGKILL)
 
 
 def test_what_cannot_be_sent() -> None:
@@ -136,8 +145,9 @@ def test_what_cannot_be_sent() -> None:
         MultiProcessStash({}, len, [], workers=0)
 
 
-def test_an_interrupted_fill_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_fill_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made before an interruption is kept, no worker stays, the next use goes on."""
+    monkeypatch.chdir(tmp_path)
     pids: list[Any] = []
 
     def interrupt(done: int, total: int) -> None:
@@ -149,7 +159,9 @@ def test_an_interrupted_fill_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(stash)
     assert list(stash.delegate) == [1, 2]
+    # it was waiting for the file
     assert not is_running(pids[0])
+    (tmp_path / "go").touch()
     with pytest.raises(KeyError):
         stash["x"]
     assert list(stash) == [1, 2, 3] and stash[3] != stash[1]
