@@ -106,6 +106,7 @@ def test_names_lead_back(key: str) -> None:
 
 
 @given(st.text("aA%2ef-./é", max_size=10))
+@example("%%/-")
 def test_names_of_others(name: str) -> None:
     """A name that reads like a key is one only if that key would get this very name."""
     key = Escaped().key(name)
@@ -313,6 +314,21 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
     for use in (len, lambda stash: stash.dump("a", 1)):
         with pytest.raises(NotADirectoryError):
             use(DirectoryStash(tmp_path / "file"))
+
+
+def test_a_directory_one_may_not_look_into(tmp_path: Path) -> None:
+    """Where the system does not say whether a file is there, that is an error, no missing key."""
+    stash = DirectoryStash(tmp_path / "loop")
+    (tmp_path / "loop").symlink_to("loop")
+    for ask in (
+        lambda: "a" in stash,
+        lambda: stash["a"],
+        lambda: stash.get("a"),
+        lambda: len(stash),
+        lambda: stash.pop("a", None),
+    ):
+        with pytest.raises(OSError, match="symbolic links"):
+            ask()
 
 
 def test_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,14 +83,15 @@ def test_delegates_alone(delegate: Any) -> None:
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_stacks(delegate: Any, name: str) -> None:
+def test_stacks(delegate: Any, name: str, request: pytest.FixtureRequest) -> None:
     """A stash on a delegate is a mapping as a dict is, and what it changes is in the delegate."""
     stash = STACKS[name](delegate)
     conformance.changes(stash, KEYS)
     assert dict(delegate) == dict(stash)
     stash.clear()
     assert len(delegate) == 0
-    conformance.at_random(stash, KEYS, 2)
+    steps = 200 if request.config.getoption("--long") else 10
+    conformance.at_random(stash, KEYS, steps, steps)
     assert {key: delegate[key] for key in delegate} == dict(stash)
 
 

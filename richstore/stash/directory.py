@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,8 @@ __all__ = ["DirectoryStash", "IncrementKeyDirectoryStash"]
 
 K = TypeVar("K")
 _NAME = "{name}"
+# what the system says of a file that does not exist, or cannot
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class Names(Protocol):
@@ -85,7 +88,11 @@ class _Files(MutableStash[K, Any]):
             raise KeyError(key) from None
 
     def exists(self, key: object) -> bool:
-        """Tell whether there is a file for a key."""
+        """Tell whether there is a file for a key.
+
+        Raises:
+            OSError: that cannot be told, as one may not look into the directory.
+        """
         return self._path_of_file(key) is not None
 
     def dump(self, key: K, value: Any) -> None:
@@ -143,8 +150,14 @@ class _Files(MutableStash[K, Any]):
             path = self.path_of(key)
         except (TypeError, ValueError):
             return None
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+            return None
         # nothing else is opened: a FIFO would wait for its other end
-        return path if os.path.isfile(path) else None
+        return path if stat.S_ISREG(mode) else None
 
     def __iter__(self) -> Iterator[K]:
         return self._keys_in(self.path, "")

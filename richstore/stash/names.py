@@ -20,7 +20,7 @@ __all__ = ["Escaped", "Verbatim"]
 _EMPTY = "%-"
 _PIECE = 120
 _LONGEST = 255
-_ESCAPED = re.compile(r"%[0-9a-f]{2}|%-")
+_ESCAPED = re.compile(r"%([0-9a-f]{2})")
 
 
 class Escaped:
@@ -47,11 +47,11 @@ class Escaped:
 
     def key(self, name: str) -> str | None:
         """Return the key of a name; None: no key has it."""
-        text = name.replace("%/", "")
-        if text == _EMPTY:
+        if name == _EMPTY:
             return ""
+        text = name.replace("%/", "")
         try:
-            data = _ESCAPED.sub(lambda found: chr(int(found[0][1:], 16)), text).encode("latin-1")
+            data = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).encode("latin-1")
             key = data.decode("utf-8", "surrogatepass")
         except ValueError:
             return None

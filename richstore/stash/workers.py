@@ -203,7 +203,8 @@ def _received(pipe: Connection, worker: _Worker) -> bytes | None:
 def _how_it_ended(process: SpawnProcess) -> str:
     code = process.exitcode
     if code is not None and code < 0:
-        return f"was killed ({signal.Signals(-code).name})"
+        names = {one.value: one.name for one in signal.Signals}
+        return f"was killed ({names.get(-code, f'signal {-code}')})"
     return f"ended (exit code {code})"
 
 
