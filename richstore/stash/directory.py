@@ -102,7 +102,7 @@ class _Files(MutableStash[K, Any]):
             KeyTypeError: the key is of another type than the keys of this stash.
             ValueError: the key cannot be the name of a file.
             EncodingError: the format cannot hold the value. The file is as it was.
-            OSError: the file cannot be written. It is as it was.
+            OSError: the file cannot be written, or is write-protected. It is as it was.
         """
         self._write(key, self._encode(key, value), replace)
 
