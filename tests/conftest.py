@@ -134,9 +134,10 @@ class Box:
         return self.store
 
     def live_and_reopened(self) -> Iterator[Any]:
-        """Yield the store as it is, then the store opened again."""
+        """Yield the store as it is, then the store opened again (memory: once)."""
         yield self.store
-        yield self.reopen()
+        if not self.in_memory:
+            yield self.reopen()
 
     def stored(self, key: Any) -> Any:
         """Return the plain value under `key`, decoded anew from what the engine holds."""
@@ -256,6 +257,8 @@ def _attributes(x: Any) -> dict[str, Any]:
 
 
 _LOCK = type(threading.Lock())
+_ATOMS = frozenset((int, float, complex, str, bytes, bool, type(None)))
+_PLAIN = frozenset((list, dict, set, tuple))  # have no attributes
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, enum.Enum)
 
 
@@ -284,7 +287,9 @@ def canonical(value: Any) -> Any:
         return [bytes(x)] if isinstance(x, bytearray) else []
 
     def walk(x: Any) -> Any:
-        kind, attributes = x.__class__.__name__, _attributes(x)
+        if type(x) in _ATOMS:
+            return (type(x).__name__, x)
+        kind, attributes = x.__class__.__name__, {} if type(x) in _PLAIN else _attributes(x)
         if isinstance(x, (slice, range, types.GenericAlias)):
             return (kind, repr(x))
         if isinstance(x, frozenset):
