@@ -104,7 +104,7 @@ def _repeats(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run, without --long or --all, an eighth of the many cases that only repeat others; with --part
+    """Run, without --long or --all, an eighth of the cases that only repeat others; with --part
     a twentieth of what is left.
     """
 
