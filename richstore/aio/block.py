@@ -169,9 +169,7 @@ class Block(Generic[K, V]):
         try:
             await wait_out(job.ended.future)
         except asyncio.CancelledError as cancelled:
-            if job.error is not None:
-                raise cancelled from job.error
-            raise
+            raise cancelled from job.error
         job.outcome()
 
     def _hand_back(self, failed: bool) -> Handover:

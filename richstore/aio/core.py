@@ -55,7 +55,6 @@ class Pool:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        # a pool that is dropped ends its threads
         self._threads = ThreadPoolExecutor(_READERS, f"richstore reader {path}")
 
     def start(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
@@ -82,9 +81,9 @@ class Pool:
         except RuntimeError:
             function()
 
-    def close(self) -> None:
-        """Wait for what is running, and end the threads."""
-        self._threads.shutdown()
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads when they have done what they have begun, and wait for that."""
+        self._threads.shutdown(wait)
 
 
 class Source(ABC):
@@ -137,7 +136,7 @@ class Core(Source):
 
     def check(self) -> None:
         """Raise `ClosedError` when the store cannot be used."""
-        if self.closed:
+        if self.closed and not self.is_inside():
             raise ClosedError(f"the store {self.store.path} is closed; open it again")
         if self._process != os.getpid():
             raise ClosedError(
@@ -205,7 +204,7 @@ class Core(Source):
 
     async def close(self) -> None:
         """Let reads and queued changes end, and close the store."""
-        if not self.closed and self.is_inside():
+        if self.is_inside():
             raise RuntimeError("close() inside a transaction of the store; leave its block first")
         self.closed = True
         await self.writer.do(Close(self._finish))
@@ -227,13 +226,17 @@ async def open_core(target: Any, flag: str, timeout: float | None, options: Any)
     unwanted = threading.Event()
     opening = pool.start(_open_unless, unwanted, target, flag, timeout, options)
     try:
-        await wait_out(opening, unwanted.set)
-    except asyncio.CancelledError:
-        store = None if opening.exception() else opening.result()
-        if store is not None:
-            await wait_out(pool.start(store.close))
+        try:
+            await wait_out(opening, unwanted.set)
+        except asyncio.CancelledError:
+            store = None if opening.exception() else opening.result()
+            if store is not None:
+                await wait_out(pool.start(store.close))
+            raise
+        opened = opening.result()
+    except BaseException:
+        pool.close(wait=False)
         raise
-    opened = opening.result()
     assert opened is not None
     return Core(opened, pool, timeout)
 

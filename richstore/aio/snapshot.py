@@ -97,6 +97,10 @@ class Snapshot(_Shown[Any, Any]):
                 # a store that is closed has ended it
                 await wait_out(source.pool.start(source.snapshot.close))
 
+    def _abandon(self) -> None:
+        self._source.closed = True
+        self._source.pool.later(self._source.snapshot.close)
+
     def __repr__(self) -> str:
         return f"<richstore.aio.Snapshot of {self._source.core.store.path!r}>"
 

@@ -22,6 +22,8 @@ G = TypeVar("G", bound="Group[Any, Any]")
 class _Closing(Protocol):
     async def close(self) -> None: ...
 
+    def _abandon(self) -> None: ...
+
 
 C = TypeVar("C", bound=_Closing)
 
@@ -47,8 +49,13 @@ class Opening(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.close()
+        if opened is None:
+            return
+        if kind is GeneratorExit:
+            # the task is gone, and nothing can be awaited
+            opened._abandon()
+            return
+        await opened.close()
 
 
 def open(
@@ -172,6 +179,9 @@ class Store(_HasGroups[Any, Any]):
             RuntimeError: the task is inside a transaction of the store.
         """
         await self._core.close()
+
+    def _abandon(self) -> None:
+        self._core.abandon()
 
     def __repr__(self) -> str:
         return f"<richstore.aio.Store {self.path!r}{' (closed)' if self.closed else ''}>"

@@ -191,7 +191,7 @@ class Writer:
         Raises:
             LockTimeoutError: other writers did not end in time.
             CancelledError: the task was cancelled. What had not begun was not done; what had
-                begun has ended.
+                begun has ended, and if it failed, its error is the cause.
         """
         job.settled = Signal()
         self.put(job)
@@ -213,7 +213,7 @@ class Writer:
                 self._withdraw(job)
                 raise
         if cancelled is not None:
-            raise cancelled
+            raise cancelled from job.error
         return job.outcome()
 
     def put(self, job: Job) -> None:
