@@ -18,7 +18,8 @@ they were.
 
 The current transaction is found through a context variable, so threads and asyncio tasks each
 have their own. A task that merely inherited the context of the task that began a transaction is
-not in it.
+not in it. A transaction can be begun in one thread, handed over to another, and handed back to be
+ended (`hand_over`, `take_over`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 from richstore.codec.classes import UPGRADING
 from richstore.encoding import reachable
 from richstore.engines.base import WriteTransaction
+from richstore.engines.forwarding import ForwardingWriteTransaction, Run
 from richstore.errors import (
     ClosedError,
     DetachedError,
@@ -49,7 +51,10 @@ from richstore.scope import Scope
 from richstore.spaces import COUNTER, GROUPED, Space
 from richstore.tracker import Tracker
 
-__all__ = ["Nested", "Savepoint", "Transaction", "current", "detached", "join"]
+__all__ = ["NAP", "Nested", "Savepoint", "Transaction", "current", "detached", "join"]
+
+NAP = 0.2
+"""Seconds after which who waits for the writer's lock looks whether that still makes sense."""
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -232,21 +237,22 @@ class Transaction(Scope):
 
     def _wait(self, writer: threading.Lock, timeout: float | None) -> float | None:
         tracker = self.tracker
-        if tracker.writer_thread == self.thread:
-            raise LockTimeoutError(
-                f"another asyncio task of this thread is inside a transaction on "
-                f"{tracker.engine.path}, and waiting for it here would wait forever; "
-                f"let it finish first (for instance behind an asyncio.Lock)"
-            )
         start = time.monotonic()
-        seconds = -1 if timeout is None else max(timeout, 0)
-        self.held.extend(filter(None, map(writer.acquire, (True,), (seconds,))))
-        if not self.held:
-            raise LockTimeoutError(
-                f"another thread was writing to {tracker.engine.path} for more than {timeout} s; "
-                f"make its transactions shorter, or open the store with a larger timeout"
-            )
-        return None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
+        left = None if timeout is None else max(0.0, timeout)
+        while not self.held:
+            if tracker.writer_thread == self.thread:
+                raise tracker.own_error()
+            nap = NAP if left is None else min(NAP, left)
+            self.held.extend(filter(None, map(writer.acquire, (True,), (nap,))))
+            if timeout is not None:
+                left = max(0.0, timeout - (time.monotonic() - start))
+                if left == 0.0 and not self.held:
+                    raise LockTimeoutError(
+                        f"another thread was writing to {tracker.engine.path} for more than "
+                        f"{timeout} s; make its transactions shorter, or open the store with a "
+                        f"larger timeout"
+                    )
+        return left
 
     def _release(self) -> None:
         """Let the next writer in."""
@@ -271,6 +277,9 @@ class Transaction(Scope):
         """Stop being the current transaction."""
         # first of all, so that it holds in every context that still knows this transaction
         self.left = True
+        self._leave_context()
+
+    def _leave_context(self) -> None:
         if self.token is not None:
             try:
                 _current.reset(self.token)
@@ -278,6 +287,33 @@ class Transaction(Scope):
                 # ended in another context than it began in, as a generator fixture does
                 _current.set(self.outer)
             self.token = None
+
+    # --- several threads, one after the other ---
+
+    def hand_over(self, thread: int, task: Any = None, run: Run | None = None) -> None:
+        """Let this transaction belong to another thread and task, which then calls `take_over`.
+
+        Args:
+            thread: the identifier of the thread.
+            task: the asyncio task, if it is to be in the transaction alone.
+            run: calls a function in the calling thread, which began the transaction and alone can
+                end it in the engine, and waits for it. None: the transaction goes back to there.
+        """
+        if run is not None:
+            self.engine = ForwardingWriteTransaction(self.engine, run)
+        elif isinstance(self.engine, ForwardingWriteTransaction):
+            self.engine = self.engine.inner
+        self._leave_context()
+        self.thread = thread
+        self.task = task
+        if not self.ended:
+            # a change outside of it by its new thread must fail, not wait for that same thread
+            self.tracker.writer_thread = thread
+
+    def take_over(self) -> None:
+        """Become the current transaction of the calling thread and task."""
+        self.outer = _current.get()
+        self.token = _current.set(self)
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
