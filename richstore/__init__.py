@@ -1,5 +1,6 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from richstore.block import in_transaction
 from richstore.codec.missing import Missing
 from richstore.codec.renames import renamed
 from richstore.codec.sealed import Sealed
@@ -59,6 +60,7 @@ __all__ = [
     "UpgradeError",
     "WrongKeyError",
     "document",
+    "in_transaction",
     "is_tracked",
     "open",
     "plain",

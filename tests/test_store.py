@@ -57,6 +57,7 @@ PUBLIC = {
     "transactional",
     "Document",
     "document",
+    "in_transaction",
 }
 
 
