@@ -1,5 +1,9 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from richstore.block import in_transaction
 from richstore.codec.missing import Missing
 from richstore.codec.renames import renamed
@@ -33,6 +37,9 @@ from richstore.store import Store
 from richstore.transaction import Transaction
 from richstore.verification import Report
 
+if TYPE_CHECKING:
+    from richstore.remembered import Persistable, persisted
+
 __all__ = [
     "ClosedError",
     "ConflictError",
@@ -48,6 +55,7 @@ __all__ = [
     "MissingClassError",
     "OrderError",
     "Passphrase",
+    "Persistable",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
@@ -63,8 +71,19 @@ __all__ = [
     "in_transaction",
     "is_tracked",
     "open",
+    "persisted",
     "plain",
     "renamed",
     "restore",
     "transactional",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what not every program uses when it is asked for."""
+    if name not in ("Persistable", "persisted"):
+        raise AttributeError(f"module 'richstore' has no attribute {name!r}")
+    from richstore import remembered
+
+    value = globals()[name] = getattr(remembered, name)
+    return value
