@@ -334,6 +334,24 @@ class Tracker:
         self.load(record, parts, len(stored), view)
         return True, record.value
 
+    def home_of(self, node: Node) -> Record | None:
+        """Return the record that a node lives in; None when the node has left the store.
+
+        What others have changed in the records that lead to it is read first: they may have taken
+        out what it is a part of, of which its own record tells nothing.
+        """
+        while True:
+            record = above = node.record
+            if record is None:
+                return None
+            stale = record.root if record.root.stale else None
+            while stale is None and above is not None:
+                stale = above if above.stale else None
+                above = above.owner.record if above.owner is not None else None
+            if stale is None:
+                return record
+            self.reload(stale)
+
     def reload(self, record: Record) -> None:
         """Load a stale record again, or let its nodes go when it is gone."""
         with self.lock, self.view() as transaction:
@@ -351,7 +369,15 @@ class Tracker:
                 record.stale = False
                 self.loader.find_moved(moved, record, view)
             else:
+                shares = record.externals or any(
+                    isinstance(node.content, Spread) for node in record.nodes.values()
+                )
                 self.forget(record)
+                if shares:
+                    # what its records have shared has left the store with it
+                    for other in list(self.live.values()):
+                        if other.root is record:
+                            self.forget(other)
             return
         self.load(record, self.loader.parse(record, stored), len(stored), view)
 

@@ -608,10 +608,7 @@ class Transaction(Scope):
             raise self._committing_error()
         if UPGRADING:
             self.tracker.check_unchanging()
-        record = node.record
-        if record is not None and record.stale:
-            self.tracker.reload(record)
-            record = node.record
+        record = self.tracker.home_of(node)
         if record is None:
             raise detached(node)
         root = record.root
