@@ -39,7 +39,7 @@ from richstore.errors import ClosedError, CorruptionError, FormatError, UpgradeE
 from richstore.loading import Loader, View
 from richstore.node import Faces, Node, Spread
 from richstore.record import Record
-from richstore.spaces import GROUP, GROUPED, path_of, read_space, value_in
+from richstore.spaces import GROUP, GROUPED, place_in, read_space, value_in
 
 __all__ = ["Tracker", "check_format_record"]
 
@@ -274,6 +274,16 @@ class Tracker:
             if found is not None:
                 self.expire(found)
 
+    def forget_space(self, prefix: bytes, before: Any) -> None:
+        """Drop what was loaded of the values of a group that was cleared; see `forget`."""
+        # first the values, which keep their pages, then what these share
+        for record in list(self.live.values()):
+            if record.name.startswith(prefix):
+                self.forget(record, before)
+        for record in list(self.live.values()):
+            if record.root.name.startswith(prefix):
+                self.forget(record, before)
+
     def expire_all(self) -> None:
         """Let all that is loaded be read again before it is used."""
         self._expire_changed(None)
@@ -456,17 +466,13 @@ class Tracker:
     def place(self, root: bytes, key: bytes | None) -> str:
         """Return where the value under an engine key is, as Python would write it."""
         try:
-            return f"{self._group(root)}[{self.user_key(root, key)!r}]"
+            found = f"[{self.user_key(root, key)!r}]"
+            if root[:1] == GROUPED:
+                with self.lock, self.view() as view:
+                    found = place_in(view, root) + found
+            return found
         except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
             return f"[{root!r}]"
-
-    def _group(self, root: bytes) -> str:
-        """Return how Python would write the group that the value under an engine key is in."""
-        if root[:1] != GROUPED:
-            return ""
-        with self.lock, self.view() as view:
-            path = path_of(int.from_bytes(root[1:9], "big"), view)
-        return "".join(f".group({name!r})" for name in path or ("?",))
 
     def load(
         self,
