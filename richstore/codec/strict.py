@@ -25,14 +25,22 @@ import types
 import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from richstore.codec import records, standard
 from richstore.codec.policy import StrictPolicy
 from richstore.errors import CorruptionError, RichStoreError
 
-__all__ = ["check_parts", "class_of", "decode", "is_standard", "load", "shape"]
+__all__ = [
+    "check_parts",
+    "class_of",
+    "decode",
+    "foreign_reader",
+    "is_standard",
+    "load",
+    "shape",
+]
 
 # What may be copied and hashed: so many items or bytes, and so many more for each byte read.
 _ALLOWANCE = 1_000_000
@@ -690,6 +698,57 @@ class _PickleReader(Reader):
     handlers: ClassVar = [
         *(_named_by_line if code == ord("c") else one for code, one in enumerate(Reader.handlers))
     ]
+
+
+class _ForeignReader(_PickleReader):
+    """Reads pickles of others, one after the other; see `foreign`."""
+
+    stand_ins: Mapping[tuple[str, str], Any]
+    fetch: Callable[[Any], Any] | None
+    constants: Iterator[Any]
+
+    def load(self) -> Any:
+        """Return the value of the next pickle."""
+        self.stack = []
+        return self.run()
+
+    def find(self, module: Any, qualname: Any) -> Any:
+        stand_in = self.stand_ins.get((module, qualname))
+        if stand_in is None:
+            return super().find(module, qualname)
+        self.permitted[id(stand_in)] = stand_in
+        return stand_in
+
+    def refer(self) -> None:
+        """Put what a persistent id stands for in its place."""
+        if self.fetch is None:
+            raise ValueError("it refers to what is not in it")
+        self.stack[-1] = self.user(self.fetch, self.stack[-1])
+
+
+    def take_constant(self) -> None:
+        """Take the next of the values that are there already."""
+        self.stack.append(next(self.constants))
+
+
+_ForeignReader.handlers = list(_PickleReader.handlers)
+_ForeignReader.handlers[ord("Q")] = _ForeignReader.refer
+_ForeignReader.handlers[0x97] = _ForeignReader.take_constant
+
+
+def foreign_reader(
+    data: bytes,
+    policy: StrictPolicy,
+    constants: Iterator[Any],
+    stand_ins: Mapping[tuple[str, str], Any],
+    fetch: Callable[[Any], Any] | None,
+) -> Any:
+    """Return a reader for `foreign`."""
+    reader = _ForeignReader(data, policy, {})
+    reader.constants = constants
+    reader.stand_ins = stand_ins
+    reader.fetch = fetch
+    return reader
 
 
 def load(data: bytes, policy: StrictPolicy, *, document: bool = False) -> Any:
