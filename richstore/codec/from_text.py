@@ -1,8 +1,8 @@
 """Reads what `to_text` writes, under the rules of a policy.
 
-A form is turned into a pickle, which is then read as one of a record is: what it may name is decided
-there, and nothing here imports or calls what a file names. Values of the common types are made here,
-from text, by constructors that make nothing larger than their text.
+A form is turned into a pickle, which is then read as one of a record is: what it may name is
+decided there, and nothing here imports or calls what a file names. Values of the common types are
+made here, from text, by constructors that make nothing larger than their text.
 """
 
 from __future__ import annotations
@@ -375,4 +375,5 @@ def _float(form: Any) -> float:
 
 
 def _str(form: Any) -> str:
-    return _ATOMS["$str"](form) if type(form) is dict else _checked(str, form)
+    text: str = _ATOMS["$str"](form) if type(form) is dict else _checked(str, form)
+    return text

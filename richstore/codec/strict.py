@@ -725,15 +725,13 @@ class _ForeignReader(_PickleReader):
             raise ValueError("it refers to what is not in it")
         self.stack[-1] = self.user(self.fetch, self.stack[-1])
 
-
     def take_constant(self) -> None:
         """Take the next of the values that are there already."""
         self.stack.append(next(self.constants))
 
 
-_ForeignReader.handlers = list(_PickleReader.handlers)
-_ForeignReader.handlers[ord("Q")] = _ForeignReader.refer
-_ForeignReader.handlers[0x97] = _ForeignReader.take_constant
+_MORE: dict[int, Any] = {ord("Q"): _ForeignReader.refer, 0x97: _ForeignReader.take_constant}
+_ForeignReader.handlers = [_MORE.get(code, one) for code, one in enumerate(_PickleReader.handlers)]
 
 
 def foreign_reader(

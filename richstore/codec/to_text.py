@@ -1,10 +1,10 @@
 """Values as JSON with their types kept: what `from_text` reads.
 
 What JSON has is written as it is: None, bool, int, float, str, lists, and dicts with keys of str.
-All else is an object with one key that begins with `$`, a *tag*. Values of common types are
-readable (`{"$date": "2024-02-29"}`); the rest is said as pickle says it: a class or function by name,
-what it is called with, and the state that it is given then. What occurs twice in a value has an
-`$id`, and is a `$ref` from there on.
+All else is an object with a key that begins with `$`, a *tag*. Values of common types are readable
+(`{"$date": "2024-02-29"}`); the rest is said as pickle says it: a class or function by name, what
+it is called with, and the state that it is given then. What occurs twice in a value has an `$id`,
+and is a `$ref` from there on.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class _Encoder:
 
     def _container(self, value: Any) -> dict[str, Any]:
         kind = type(value)
-        form = self._new(value, {"$container": _name(kind)})
+        form: dict[str, Any] = self._new(value, {"$container": _name(kind)})
         extra, inside = containers.extra(value), containers.items(value)
         if extra is not None:
             form["of"] = self.encode(extra)
@@ -205,14 +205,16 @@ class _Encoder:
                 f"__getstate__ or __reduce__ that can be"
             ) from error
         if isinstance(found, str):
-            return {"$name": f"{kind.__module__}:{found}" if "." in found else _global(value, found)}
+            return {
+                "$name": f"{kind.__module__}:{found}" if "." in found else _global(value, found)
+            }
         function, arguments, state, items, pairs, setter = (*found, *(None,) * 4)[:6]
         if setter is not None:
             raise EncodingError(
                 f"an instance of {kind.__qualname__} is given its state by a function of its own, "
                 f"which cannot be written; give the class a __setstate__"
             )
-        form = self._new(value, {})
+        form: dict[str, Any] = self._new(value, {})
         named = None
         if function is _NEWOBJ:
             cls, *arguments = arguments
@@ -374,15 +376,10 @@ _ATOMS: dict[type, _Atom] = {
         "$fraction": [encoder.encode(value.numerator), encoder.encode(value.denominator)]
     },
     uuid.UUID: _uuid,
-    **{
-        kind: _path
-        for kind in (
-            pathlib.PurePosixPath,
-            pathlib.PureWindowsPath,
-            pathlib.PosixPath,
-            pathlib.WindowsPath,
-        )
-    },
+    pathlib.PurePosixPath: _path,
+    pathlib.PureWindowsPath: _path,
+    pathlib.PosixPath: _path,
+    pathlib.WindowsPath: _path,
 }
 _ATOMIC = frozenset((type(None), bool, str, int, float, *_ATOMS))
 _NAMELESS = (type(None), type(NotImplemented), type(...))
