@@ -4,7 +4,8 @@
 what shelve, sqlitedict, diskcache, ZODB, saved_instance and atomic_store have written.
 """
 
+from richstore.transfer.converting import Converted, convert
 from richstore.transfer.exporting import export
 from richstore.transfer.importing import load
 
-__all__ = ["export", "load"]
+__all__ = ["Converted", "convert", "export", "load"]
