@@ -125,8 +125,9 @@ def is_sqlite(path: Path) -> bool:
 def sqlite(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database of SQLite for reading; what is wrong with it is a `FormatError`."""
     try:
-        # what is not committed yet is in a file beside it, so this must not be "immutable"
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        # what has not come into the file yet is in one beside it; without it, none is to be made
+        mode = "mode=ro" if len(files_beside(path)) > 1 else "immutable=1"
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True)) as database:
             # the schema may be a stranger's
             database.execute("PRAGMA trusted_schema = OFF")
             yield database

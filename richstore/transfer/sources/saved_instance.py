@@ -30,8 +30,11 @@ class _Proxy(_StandIn):
 class _Machinery(_StandIn):
     """Stands for what proxies report to."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        pass
+    def __init__(self, *arguments: Any) -> None:
+        """Take what a lock of another process is found by."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget the state."""
 
 
 def _method(owner: Any, name: str) -> Any:

@@ -60,9 +60,10 @@ def _pairs(path: Path) -> Iterator[tuple[bytes, bytes]]:
         return
     errors: Any = dbm.error
     try:
-        database: Any
-        with closing(dbm.open(str(path), "r")) as database:
-            for name in database.keys():  # noqa: SIM118 - not all kinds of dbm can be iterated over
-                yield name, database[name]
+        with closing(dbm.open(str(path), "r")) as found:
+            # not all kinds of dbm can be iterated over
+            names: Any = found.keys()
+            for name in names:
+                yield name, found[name]
     except (*errors, ImportError) as error:
         raise FormatError(f"{path}: no module of dbm here can read it ({error})") from error
