@@ -451,7 +451,9 @@ def test_no_code_runs(kind: str, tmp_path: Path, store: richstore.Store) -> None
     files = [one for one in tmp_path.rglob("*") if one.is_file()]
     for file in files:
         file.chmod(0o666)
-    with pytest.raises(richstore.UntrustedClassError, match="posix.mkdir is not among.*can write"):
+    with pytest.raises(
+        richstore.UntrustedClassError, match=r"posix\.mkdir is not among.*can write"
+    ):
         convert(path, store)
     assert not (tmp_path / "ran").exists() and not store
     assert files == [one for one in tmp_path.rglob("*") if one.is_file()]

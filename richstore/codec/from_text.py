@@ -19,7 +19,7 @@ from typing import Any
 from richstore.codec import foreign
 from richstore.codec.opcodes import BUILD, POP, REDUCE, STOP, TUPLE2
 from richstore.codec.policy import ClassPolicy
-from richstore.errors import FormatError, RichStoreError, UntrustedClassError
+from richstore.errors import CorruptionError, FormatError, RichStoreError, UntrustedClassError
 
 __all__ = ["from_text"]
 
@@ -54,6 +54,8 @@ def from_text(form: Any, classes: ClassPolicy) -> Any:
             if error.reason.startswith(name.replace(":", ".") + " "):
                 raise error.inside(place) from None
         raise
+    except CorruptionError as error:
+        raise FormatError(f"it is no such value ({error.__cause__ or error})") from error
     except RichStoreError:
         raise
     except Exception as error:
@@ -267,7 +269,11 @@ def _object(writer: _Writer, form: dict[str, Any], place: int) -> None:
 
 
 def _call(writer: _Writer, form: dict[str, Any], place: int) -> None:
-    writer.name(form["$call"])
+    function = form["$call"]
+    if type(function) is str:
+        writer.name(function)
+    else:
+        writer.write(function)
     writer.items(form.get("args", []), b"t" + REDUCE)
     _fill(writer, form, place)
 

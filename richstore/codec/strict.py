@@ -703,9 +703,10 @@ class _PickleReader(Reader):
 class _ForeignReader(_PickleReader):
     """Reads pickles of others, one after the other; see `foreign`."""
 
-    stand_ins: Mapping[tuple[str, str], Any]
-    fetch: Callable[[Any], Any] | None
-    constants: Iterator[Any]
+    # of a pickle inside of another one, which has none of these
+    stand_ins: Mapping[tuple[str, str], Any] = types.MappingProxyType({})
+    fetch: Callable[[Any], Any] | None = None
+    constants: Iterator[Any] = iter(())
 
     def load(self) -> Any:
         """Return the value of the next pickle."""

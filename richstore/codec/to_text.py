@@ -223,7 +223,8 @@ class _Encoder:
             cls, arguments, named = arguments
             form["$object"] = _name(cls)
         else:
-            form["$call"] = _name(function)
+            # a method is got from its object
+            form["$call"] = _name(function) if _is_named(function) else self.encode(function)
         if arguments:
             form["args"] = self._items(arguments)
         if named:

@@ -27,6 +27,8 @@ def plain_json(value: Any, lossy: bool) -> Any:
         json.dumps(value, allow_nan=lossy)
     except RecursionError:
         raise EncodingError("it is nested too deep for JSON, or holds itself") from None
+    except EncodingError:
+        raise
     except (TypeError, ValueError) as error:
         raise EncodingError(f"JSON cannot hold it ({error}); export as JSON Lines") from error
     return value
