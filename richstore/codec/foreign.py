@@ -93,7 +93,7 @@ class Reading:
         if isinstance(self._classes, StrictPolicy):
             from richstore.codec import strict  # loads much of the standard library
 
-            self._reader = strict.foreign_reader(
+            self._reader = strict.ForeignReader.on(
                 data, self._classes, self._constants, self._stand_ins, self._fetch
             )
         else:
