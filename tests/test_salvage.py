@@ -16,7 +16,8 @@ from conftest import check_store
 from sample_classes import Bare
 
 import richstore
-from richstore import commands
+from richstore.cli import upkeep
+from richstore.cli.target import Target
 from richstore.nodes.salvage import _Salvage
 
 plain = richstore.plain
@@ -64,7 +65,7 @@ def salvaged(path: Path, capsys: Any) -> tuple[int, list[str], dict[Any, Any]]:
     target = path.with_suffix(".saved")
     for name in (target, Path(f"{target}-lock")):
         name.unlink(missing_ok=True)
-    code = commands.salvage_here(path, target)
+    code = upkeep.salvage_here(Target(path), target)
     lost = [
         line.partition(": lost ")[2]
         for line in capsys.readouterr().out.splitlines()
