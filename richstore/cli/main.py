@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from richstore.cli import demo, upkeep
+from richstore.cli import changing, demo, reading, upkeep
 from richstore.cli.failures import BROKEN_PIPE, INTERRUPTED, Failure
 from richstore.errors import RichStoreError
 
 __all__ = ["cli"]
 
 # Every `click.Command` in these is a command of `richstore`.
-MODULES: tuple[ModuleType, ...] = (demo, upkeep)
+MODULES: tuple[ModuleType, ...] = (demo, reading, changing, upkeep)
 
 
 class Commands(click.Group):

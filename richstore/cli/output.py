@@ -1,0 +1,55 @@
+"""What commands print: texts, tables and JSON. Nothing that is stored can steer a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from richstore.cli.show import json_text
+
+__all__ = ["json_option", "on_terminal", "say", "say_json", "table"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def on_terminal() -> bool:
+    """Tell whether the output goes to a terminal."""
+    return sys.stdout.isatty()
+
+
+def say(text: str) -> None:
+    """Print a text; on a terminal its control characters are made visible."""
+    if on_terminal():
+        text = "".join(
+            one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text
+        )
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON."""
+    click.echo(json_text(value))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: with lines on a terminal, else a row a line with tabs in it."""
+    if not on_terminal():
+        for row in rows:
+            say("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        # as a Text it is shown as it is: brackets in a str would be markup
+        made.add_row(*(Text(cell, overflow="fold") for cell in row))
+    Console(highlight=False).print(made)
