@@ -26,7 +26,7 @@ napoleon_numpy_docstring = False
 
 # A reference to a public name that leads nowhere is an error. References to Python and other
 # packages are not looked up, so that the build needs no network; a type in a signature that is not
-# public (`richstore.store.Block`) has no page.
+# public (`richstore.block.Block`) has no page.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!richstore\b).*"), (r"py:.*", r"richstore\.[a-z]+\..*")]
 

@@ -22,11 +22,13 @@ from richstore.errors import (
     UpgradeError,
     WrongKeyError,
 )
+from richstore.groups import Group
 from richstore.nodes import is_tracked, plain, transactional
+from richstore.opening import open
 from richstore.passphrase import Passphrase
 from richstore.snapshot import Snapshot
 from richstore.statistics import Stats
-from richstore.store import Store, open
+from richstore.store import Store
 from richstore.transaction import Transaction
 from richstore.verification import Report
 
@@ -38,6 +40,7 @@ __all__ = [
     "Document",
     "EncodingError",
     "FormatError",
+    "Group",
     "KeyTypeError",
     "LockTimeoutError",
     "Missing",

@@ -11,9 +11,10 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
+from richstore import group_commit, reclaiming
 from richstore.codec.policy import ANY, NONE, ClassPolicy
 from richstore.encryption import audit, check_plain, encrypted, is_encrypted, like, secret_of
 from richstore.engines.base import Engine
@@ -21,9 +22,10 @@ from richstore.engines.datafile import sync_directory
 from richstore.engines.lmdb import open_lmdb, unused
 from richstore.errors import CorruptionError, FormatError
 from richstore.mapping import user_key
+from richstore.nodes import Faces
 from richstore.ownership import default_policy
 from richstore.passphrase import KeySource
-from richstore.tracker import FORMAT_KEY, LOG_KEY, check_format_record
+from richstore.tracker import FORMAT_KEY, LOG_KEY, Tracker, check_format_record
 from richstore.verification import Report, verify
 
 __all__ = ["copy_file", "restore"]
@@ -86,7 +88,7 @@ def copy_file(
     classes: ClassPolicy,
     *,
     replace: bool,
-    compact: Callable[[Engine], None] | None = None,
+    compact: bool = False,
 ) -> Report:
     """Copy the last committed state of an engine into a file, and verify that.
 
@@ -95,8 +97,7 @@ def copy_file(
         target: the path of the copy.
         classes: the policy for what is copied.
         replace: whether a file that is there already may be replaced.
-        compact: takes what deleted values have left out of a copy, and closes it; None leaves it
-            there.
+        compact: whether to leave out what deleted values have left behind.
 
     Returns:
         What verifying the copy found.
@@ -110,8 +111,8 @@ def copy_file(
     _check_target(target, replace)
     with _part(target) as part:
         _copy(engine, part)
-        if compact is not None:
-            compact(like(engine, open_lmdb(part, "w", synchronous="full", timeout=None)))
+        if compact:
+            _compact(engine, part)
             source = open_lmdb(part, "r", synchronous="full", timeout=None)
             try:
                 with _part(target) as smaller:
@@ -174,6 +175,18 @@ def _copy(engine: Engine, part: str) -> None:
             copy.close()
     finally:
         view.close()
+
+
+def _compact(engine: Engine, part: str) -> None:
+    """Take out of a copy what deleted values have left behind."""
+    file = open_lmdb(part, "w", synchronous="full", timeout=None)
+    try:
+        # nothing is read of the values; and what is copied may be another's, though the copy is not
+        tracker = Tracker(like(engine, file), Faces, partial(user_key, NONE), 0, NONE)
+        tracker.refresh()
+        group_commit.run(tracker, None, reclaiming.compact)
+    finally:
+        file.close()
 
 
 def _check_format(engine: Engine) -> None:

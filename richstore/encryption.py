@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from richstore.engines.base import HEADER_KEY, Engine, ReadTransaction
 from richstore.errors import LockTimeoutError, WrongKeyError
 from richstore.pages import ENTRY, PAGE, SHARED
-from richstore.record import ROOT
+from richstore.spaces import GROUP, GROUPED, ROOT
 from richstore.tracker import COUNT_KEY, LOG_KEY, Tracker
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ __all__ = [
     "secret_of",
 ]
 
-# Of the keys of values, and of the entries of large dicts and sets (behind the container's number),
-# everything is secret; other keys of the engine are numbers of our own.
-_HIDDEN = {ROOT[0]: len(ROOT), ENTRY[0]: len(ENTRY) + 8}
-_RECORDS = frozenset({ROOT[0], PAGE[0], SHARED[0]})
+# Of the keys of values and the names of groups (behind the group's number), and of the entries of
+# large dicts and sets (behind the container's number), everything is secret; other keys of the
+# engine are numbers of our own.
+_NUMBERED = 9
+_HIDDEN = {ROOT[0]: len(ROOT), **dict.fromkeys((GROUPED[0], GROUP[0], ENTRY[0]), _NUMBERED)}
+_RECORDS = frozenset({ROOT[0], GROUPED[0], PAGE[0], SHARED[0]})
 # An old change log makes others read again what they have loaded, and nothing worse.
 _OUTSIDE = frozenset({LOG_KEY})
 _OFTEN = frozenset({LOG_KEY, COUNT_KEY})

@@ -91,13 +91,13 @@ def run(
                 shares = request.outcome is _LEAD
                 continue
         transaction = Transaction(tracker)
-        group: Group | None = None
+        group: CommitGroup | None = None
         try:
             with transaction:
                 transaction.begin(timeout)
                 result = work(transaction)
                 if shares and (tracker.expected > 1 or tracker.requests):
-                    group = Group(transaction)
+                    group = CommitGroup(transaction)
                     group.commit()
             return result
         except ConflictError:
@@ -113,7 +113,7 @@ def run(
                 group.end()
 
 
-class Group:
+class CommitGroup:
     """A leader's transaction and the requests whose changes are made in it.
 
     Args:

@@ -17,7 +17,8 @@ from richstore.codec.notes import Notes
 from richstore.engines.base import ReadTransaction, WriteTransaction
 from richstore.errors import CorruptionError, FormatError, explain
 from richstore.node import FilledKind, Node, Spread
-from richstore.record import ROOT, Record
+from richstore.record import Record
+from richstore.spaces import VALUES
 
 if TYPE_CHECKING:
     from richstore.tracker import Tracker
@@ -27,7 +28,7 @@ __all__ = ["Loader", "View", "old_versions_in"]
 View = ReadTransaction | WriteTransaction
 
 # First bytes of the engine keys of records.
-_RECORDS = (ROOT, pages.PAGE, pages.SHARED)
+_RECORDS = (*VALUES, pages.PAGE, pages.SHARED)
 
 
 class Loader:

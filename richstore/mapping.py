@@ -8,45 +8,57 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from richstore.codec import keys, records, stream
-from richstore.codec.keys import Key
 from richstore.codec.missing import MissingType, kept_of
 from richstore.codec.notes import Notes, reading
 from richstore.codec.policy import ClassPolicy
 from richstore.errors import CorruptionError, FormatError, KeyTypeError, explain
-from richstore.record import AFTER_ROOT, ROOT
+from richstore.spaces import form_in
 
-__all__ = ["Items", "Keys", "Range", "Reading", "Values", "name_of", "stored_key", "user_key"]
+__all__ = [
+    "Items",
+    "K",
+    "Keys",
+    "Range",
+    "Reading",
+    "V",
+    "Values",
+    "form_of",
+    "stored_key",
+    "user_key",
+]
 
+K = TypeVar("K")
+V = TypeVar("V")
 Row = tuple[bytes, Any]
 
 
-def name_of(key: Any) -> bytes:
-    """Return the engine key of a user's key.
+def form_of(key: Any) -> bytes:
+    """Return the form of a user's key: its engine key, without that of the mapping it is in.
 
     Raises:
         KeyTypeError: the key is of a type that cannot be stored.
     """
     if type(type(key)) is MissingType and kept_of(key).key is not None:
-        return ROOT + bytes(kept_of(key).key or b"")
-    return ROOT + keys.encode_key(key)
+        return bytes(kept_of(key).key or b"")
+    return keys.encode_key(key)
 
 
-def stored_key(classes: ClassPolicy, key: Any, name: bytes) -> bytes | None:
-    """Return what a record has to keep of a key that its engine key does not tell."""
-    return None if keys.is_canonical(key, name[1:]) else stream.dump_blob(key, classes)
+def stored_key(classes: ClassPolicy, key: Any, form: bytes) -> bytes | None:
+    """Return what a record has to keep of a key that its form does not tell."""
+    return None if keys.is_canonical(key, form) else stream.dump_blob(key, classes)
 
 
 def user_key(classes: ClassPolicy, name: bytes, stored: bytes | None) -> Any:
-    """Return the user's key of a record."""
+    """Return the user's key of the record with an engine key."""
     if stored is None:
-        return keys.decode_key(name[1:])
+        return keys.decode_key(form_in(name))
     key = records.load_blob(stored, classes)
     if type(type(key)) is MissingType:
         # a member of an Enum that cannot be found, by which its value can be
-        kept_of(key).key = name[1:]
+        kept_of(key).key = form_in(name)
     return key
 
 
@@ -68,7 +80,7 @@ def _key_of(classes: ClassPolicy, name: bytes, stored: Any) -> Any:
         raise
     try:
         # under its old name: see `Store.migrate`
-        if notes.outdated or name_of(key) == name:
+        if notes.outdated or form_of(key) == form_in(name):
             return key
     except KeyTypeError:
         if not _holds_missing(key):
@@ -109,9 +121,6 @@ class Range:
     ) -> None:
         self.bounds = keys.range_bounds(start, stop, prefix)
         self.reverse = reverse
-        last = self.bounds.stop
-        self.first_name = ROOT + self.bounds.start
-        self.last_name = AFTER_ROOT if last is None else ROOT + last
         self.everything = start is None and stop is None and prefix is None
 
     def reversed(self) -> Range:
@@ -119,6 +128,14 @@ class Range:
         other = Range()
         other.__dict__.update(self.__dict__, reverse=not self.reverse)
         return other
+
+    def within(self, space: bytes) -> tuple[bytes, bytes]:
+        """Return the bounds, the second exclusive, in a space of engine keys."""
+        first, last = self.bounds.start, self.bounds.stop
+        if last is not None:
+            return space + first, space + last
+        after = int.from_bytes(space, "big") + 1
+        return space + first, after.to_bytes(len(space), "big")
 
     def select(self, rows: Iterator[Row], classes: ClassPolicy) -> Iterator[tuple[Any, bytes, Any]]:
         """Yield (key, name, stored) of the rows in the range, in the order of the keys themselves.
@@ -128,13 +145,13 @@ class Range:
         """
         run: list[tuple[bytes, Any, bytes, Any]] = []
         for name, stored in rows:
-            encoded = name[1:]
+            encoded = form_in(name)
             key = _key_of(classes, name, stored)
             if not keys.is_truncated(encoded):
                 yield from self._flush(run)
                 yield key, name, stored
                 continue
-            if run and not keys.same_run(run[0][2][1:], encoded):
+            if run and not keys.same_run(form_in(run[0][2]), encoded):
                 yield from self._flush(run)
             full = keys.full_key(key)
             if self.bounds.admits(full):
@@ -148,8 +165,16 @@ class Range:
             run.clear()
 
 
-class Reading(Mapping[Key, Any]):
+class Reading(Mapping[K, V]):
     """A mapping that reads records of an engine."""
+
+    _richstore_unstorable = (
+        "a store, a group or a snapshot cannot be stored, pickled or copied, as it stands for what "
+        "is in a file: take dict(…) of it, or open it where it is needed"
+    )
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(self._richstore_unstorable)
 
     @abstractmethod
     def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
@@ -159,15 +184,15 @@ class Reading(Mapping[Key, Any]):
     def _value(self, name: bytes, stored: Any) -> Any:
         """Return the value of a record that `_scan` has given."""
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[K]:
         return (key for key, _, _ in self._scan(Range()))
 
-    def __reversed__(self) -> Iterator[Key]:
+    def __reversed__(self) -> Iterator[K]:
         return (key for key, _, _ in self._scan(Range(reverse=True)))
 
     def keys(
         self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
-    ) -> Keys:
+    ) -> Keys[K]:
         """Return a live, set-like view of the keys, or of a range of them.
 
         Args:
@@ -183,13 +208,13 @@ class Reading(Mapping[Key, Any]):
 
     def items(
         self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
-    ) -> Items:
+    ) -> Items[K, V]:
         """Return a live, set-like view of the items; the arguments are those of `keys`."""
         return Items(self, Range(start, stop, prefix, reverse))
 
     def values(
         self, start: Any = None, stop: Any = None, *, prefix: Any = None, reverse: bool = False
-    ) -> Values:
+    ) -> Values[V]:
         """Return a live view of the values; the arguments are those of `keys`."""
         return Values(self, Range(start, stop, prefix, reverse))
 
@@ -203,7 +228,7 @@ class Reading(Mapping[Key, Any]):
             return NotImplemented
         return dict(other.items()) | dict(self.items())
 
-    def copy(self) -> dict[Any, Any]:
+    def copy(self) -> dict[K, V]:
         """Return a dict with the same items, as `dict(store)` does."""
         return dict(self.items())
 
@@ -213,7 +238,7 @@ class _View:
 
     _mapping: Any
 
-    def __init__(self, mapping: Reading, rows: Range) -> None:
+    def __init__(self, mapping: Reading[Any, Any], rows: Range) -> None:
         super().__init__(mapping)  # type: ignore[call-arg]
         self._rows = rows
 
@@ -236,7 +261,7 @@ class _View:
         return f"{type(self).__name__}({list(self)!r})"  # type: ignore[call-overload]
 
 
-class Keys(_View, KeysView[Any]):
+class Keys(_View, KeysView[K]):
     """A live view of keys."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -249,7 +274,7 @@ class Keys(_View, KeysView[Any]):
         return self._contains_key(key)
 
 
-class Values(_View, ValuesView[Any]):
+class Values(_View, ValuesView[V]):
     """A live view of values."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -264,7 +289,7 @@ class Values(_View, ValuesView[Any]):
         return any(found is value or found == value for found in self)
 
 
-class Items(_View, ItemsView[Any, Any]):
+class Items(_View, ItemsView[K, V]):
     """A live view of items."""
 
     def __iter__(self) -> Iterator[Any]:

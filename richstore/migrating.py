@@ -19,7 +19,8 @@ from richstore.mapping import stored_key, user_key
 from richstore.node import Node, Spread
 from richstore.nodes.adopt import Adopter
 from richstore.nodes.plain import plain
-from richstore.record import AFTER_ROOT, ROOT, Record
+from richstore.record import Record
+from richstore.spaces import AFTER_VALUES, ROOT, form_in, value_in
 from richstore.tracker import Tracker
 from richstore.transaction import Transaction
 
@@ -83,7 +84,7 @@ class _Migration:
     def once(self) -> int:
         """Go through all values; return how many records were rewritten."""
         self.records = self.bytes = self.rewritten = 0
-        for name in list(self._names(ROOT, AFTER_ROOT)):
+        for name in list(self._names(ROOT, AFTER_VALUES)):
             self._value(name)
         self._write()
         return self.rewritten
@@ -97,7 +98,7 @@ class _Migration:
 
     def _stored(self, name: bytes) -> bytes | None:
         with self.tracker.lock, self.tracker.view() as view:
-            stored = view.get(name)
+            stored = value_in(view.get, name)
         if stored is not None:
             self.records += 1
             self.bytes += len(stored)
@@ -197,14 +198,15 @@ class _Migration:
         if kept is None:
             return 0
         key = user_key(self.tracker.classes, name, kept)
-        new = ROOT + keys.encode_key(key)
+        form = keys.encode_key(key)
+        new = name.removesuffix(form_in(name)) + form
         if new != name and transaction.engine.get(new) is not None:
             # what was stored under the new name is the newer one
             transaction.set_root(name, None, True)
             return 1
         value = plain(self.tracker.read(name)[1])
         transaction.set_root(name, None, True)
-        kept = stored_key(self.tracker.classes, key, new)
+        kept = stored_key(self.tracker.classes, key, form)
         self._put(transaction, new, kept, value, new == name)
         return 1
 

@@ -31,6 +31,7 @@ from richstore.node import Node, Spread
 from richstore.pages import Directory, Step, Tree, cell_name, entry_form, entry_name, page_name
 from richstore.reclaiming import Circle, Reclaimer, links_of
 from richstore.record import Record
+from richstore.spaces import COUNTER, GROUP, GROUPED
 from richstore.tracker import COUNT_KEY, LOG_KEY
 
 __all__ = ["PAGE", "Commit", "belongs", "restore"]
@@ -671,8 +672,11 @@ class Commit:
                 engine.delete(name)
             else:
                 engine.put(name, cell if isinstance(cell, bytes) else cell.to_bytes())
-            if name[:1] == pages.CELL:
+            if name[:1] in (pages.CELL, GROUP):
                 names.append(name)
+            elif name[:1] == COUNTER and cell is None:
+                # for all that others have loaded of the group
+                names.append(GROUPED + name[1:])
         return names
 
     def _put_counts(self) -> list[bytes]:
@@ -714,8 +718,11 @@ class Commit:
         tracker = self.tracker
         tx = self.tx
         for name, cell in tx.cells.items():
-            if name[:1] == pages.CELL:
+            if name[:1] in (pages.CELL, GROUP):
                 tracker.cells[name] = cell
+            elif name[:1] == COUNTER and cell is None:
+                # what other threads have loaded meanwhile
+                tracker.expire_space(GROUPED + name[1:])
         for record, one in self.encoded.items():
             if one.dead:
                 tracker.let_go(one.dead, record, self.before, False)

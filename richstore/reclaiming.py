@@ -1,7 +1,7 @@
 """Reclaiming: what has left the store is deleted, a bounded number of records at a time.
 
-The reclaim list names containers whose records are to go, and shared records that may be part of a
-circle which nothing else refers to. A commit deletes a few; `compact` all of them.
+The reclaim list names containers and spaces of groups whose records are to go, and shared records
+that may be part of a circle which nothing else refers to. A commit deletes a few; `compact` all.
 """
 
 from __future__ import annotations
@@ -134,6 +134,9 @@ class Reclaimer:
                         return self.deleted
                     engine.delete(mark)
                     self._delete_all(Circle(engine, mark[1:], None).lost() or {})
+                elif len(mark) == 10:
+                    if self._reclaim_space(mark[1:], limit):
+                        engine.delete(mark)
                 elif self._reclaim(mark[1:9], limit):
                     engine.delete(mark)
         return self.deleted
@@ -160,6 +163,19 @@ class Reclaimer:
             if room is not None and len(names) >= room:
                 return False
         return True
+
+    def _reclaim_space(self, prefix: bytes, limit: int | None) -> bool:
+        """Delete values of a group that was cleared; return whether none is left."""
+        engine = self.engine
+        room = None if limit is None else limit - self.deleted
+        after = (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
+        rows = list(islice(engine.scan(prefix, after), room))
+        for name, stored in rows:
+            self._leave(name, stored)
+            engine.delete(name)
+        self.deleted += len(rows)
+        self.records += len(rows)
+        return room is None or len(rows) < room
 
     def _leave(self, name: bytes, stored: bytes) -> None:
         engine = self.engine

@@ -16,11 +16,7 @@ from richstore.node import Node
 if TYPE_CHECKING:
     from richstore.tracker import Tracker
 
-__all__ = ["AFTER_ROOT", "ROOT", "Record"]
-
-# First byte of the engine keys of roots, and of what follows them.
-ROOT = b"\x10"
-AFTER_ROOT = b"\x11"
+__all__ = ["Record"]
 
 # Bytes that an encoded byte, and a node, take in memory: containers, faces, fragments.
 _BYTE_COST = 8
@@ -247,7 +243,7 @@ class Record:
     def path(self) -> str:
         """The place of this value as Python would write it, for errors."""
         root = self.root
-        return f"[{self.tracker.user_key(root.name, root.stored_key)!r}]"
+        return self.tracker.place(root.name, root.stored_key)
 
     @property
     def cost(self) -> int:

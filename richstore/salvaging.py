@@ -16,11 +16,13 @@ from richstore.codec.policy import NONE, ClassPolicy
 from richstore.codec.records import stored_key
 from richstore.engines.lmdb import structure_problems
 from richstore.errors import CorruptionError, RichStoreError
+from richstore.groups import Group
 from richstore.mapping import user_key
 from richstore.nodes.salvage import salvage as salvage_value
+from richstore.opening import open
 from richstore.passphrase import KeySource
-from richstore.record import AFTER_ROOT, ROOT
-from richstore.store import Store, open
+from richstore.spaces import AFTER_VALUES, COUNTER, GROUPED, ROOT, path_of
+from richstore.store import Store
 from richstore.verification import Report
 
 __all__ = ["Salvaged", "check_file", "salvage_file"]
@@ -100,8 +102,12 @@ def salvage_file(
     with open(path, "r", key=key) as store, _new(target, key) as new:
         view = store._tracker.engine.read()
         try:
-            for name, stored in view.scan(ROOT, AFTER_ROOT):
-                is_kept, losses = _salvage_value(view, store._tracker.classes, name, stored, new)
+            for name, stored in view.scan(ROOT, AFTER_VALUES):
+                if name[:1] == GROUPED and view.get(COUNTER + name[1:9]) is None:
+                    # the group was cleared
+                    continue
+                place = _place_in(new, view, name)
+                is_kept, losses = _salvage_value(view, store._tracker.classes, name, stored, place)
                 for loss in losses:
                     lost(loss)
                 whole += is_kept and not losses
@@ -116,8 +122,24 @@ def salvage_file(
     return Salvaged(whole, parts, gone)
 
 
+def _place_in(new: Store, view: Any, name: bytes) -> Store | Group[Any, Any]:
+    """Return where in a new store the value under an engine key belongs: it, or a group in it."""
+    if name[:1] != GROUPED:
+        return new
+    number = int.from_bytes(name[1:9], "big")
+    try:
+        path = path_of(number, view)
+    except CorruptionError:
+        path = None
+    place: Store | Group[Any, Any] = new
+    # what the group was called is lost
+    for one in path or ("salvaged", str(number)):
+        place = place.group(one)
+    return place
+
+
 def _salvage_value(
-    view: Any, classes: ClassPolicy, name: bytes, stored: bytes, new: Store
+    view: Any, classes: ClassPolicy, name: bytes, stored: bytes, new: Store | Group[Any, Any]
 ) -> tuple[bool, list[str]]:
     """Store what can be read of a value; return whether there was any, and what was lost.
 

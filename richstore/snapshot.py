@@ -17,16 +17,64 @@ from richstore.codec.policy import ClassPolicy
 from richstore.codec.sealed import Sealed
 from richstore.engines.base import ReadTransaction
 from richstore.errors import ClosedError
-from richstore.mapping import Range, Reading, name_of
+from richstore.mapping import Range, Reading, form_of
 from richstore.nodes import FrozenView, frozen_value
+from richstore.spaces import NOWHERE, ROOT, group_form, names_in, space_in
 from richstore.tracker import COUNT_KEY
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "SnapshotGroup"]
 
 _MISSING = object()
 
 
-class Snapshot(Reading):
+class _Frozen(Reading[Any, Any]):
+    """What a snapshot and the groups in it have in common."""
+
+    _snapshot: Snapshot
+    # the names of the groups that lead to it, their forms, and where it is
+    _names: tuple[str, ...] = ()
+    _forms: tuple[bytes, ...] = ()
+    _space = ROOT
+    _counter: bytes | None = COUNT_KEY
+    # the number under which the groups in it are; None when it is not there
+    _id: int | None = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self._snapshot._load(self._space + form_of(key), _MISSING)
+        if found is _MISSING:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return self._snapshot._get(self._space + form_of(key)) is not None
+
+    def __len__(self) -> int:
+        stored = self._snapshot._get(self._counter or NOWHERE)
+        return int.from_bytes(stored or b"", "little")
+
+    def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
+        snapshot = self._snapshot
+        snapshot._check_open()
+        first, last = rows.within(self._space)
+        scan = snapshot._transaction.scan(first, last, reverse=rows.reverse)
+        return rows.select(scan, snapshot._classes)
+
+    def _value(self, name: bytes, stored: Any) -> Any:
+        return self._snapshot._load(name, stored)
+
+    def group(self, name: str) -> SnapshotGroup:
+        """Return a group as it was; an empty one if it was not there."""
+        return SnapshotGroup(self, name)
+
+    def groups(self) -> list[str]:
+        """Return the names of the groups in this mapping, in order."""
+        snapshot = self._snapshot
+        with snapshot._lock:
+            snapshot._check_open()
+            return [] if self._id is None else names_in(self._id, snapshot._transaction)
+
+
+class Snapshot(_Frozen):
     """A store as it was at one moment: a read-only mapping, whatever others commit meanwhile.
 
     Made by `Store.snapshot()`. Usable from any thread, in a `with` block or until `close()`. A
@@ -52,6 +100,7 @@ class Snapshot(Reading):
         *,
         reveal: bool = False,
     ) -> None:
+        self._snapshot = self
         self._path = path
         self._transaction = transaction
         self._max_age = max_age
@@ -69,13 +118,6 @@ class Snapshot(Reading):
             timer.daemon = True
             timer.start()
 
-    def __getitem__(self, key: Any) -> Any:
-        name = name_of(key)
-        found = self._load(name, _MISSING)
-        if found is _MISSING:
-            raise KeyError(key)
-        return found
-
     def _load(self, name: bytes, stored: Any) -> Any:
         found = self._values.get(name, _MISSING)
         if found is _MISSING:
@@ -88,23 +130,10 @@ class Snapshot(Reading):
                 found = self._values.setdefault(name, frozen_value(self._view, name, stored))
         return found.reveal() if self._reveal and type(found) is Sealed else found
 
-    def __contains__(self, key: object) -> bool:
+    def _get(self, name: bytes) -> bytes | None:
         with self._lock:
             self._check_open()
-            return self._transaction.get(name_of(key)) is not None
-
-    def __len__(self) -> int:
-        with self._lock:
-            self._check_open()
-            return int.from_bytes(self._transaction.get(COUNT_KEY) or b"", "little")
-
-    def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
-        self._check_open()
-        scan = self._transaction.scan(rows.first_name, rows.last_name, reverse=rows.reverse)
-        return rows.select(scan, self._classes)
-
-    def _value(self, name: bytes, stored: Any) -> Any:
-        return self._load(name, stored)
+            return self._transaction.get(name)
 
     def close(self) -> None:
         """End the snapshot; values that are loaded stay readable. Calling it again does nothing."""
@@ -150,6 +179,44 @@ class Snapshot(Reading):
         if not getattr(self, "_closed", True):
             warnings.warn(f"unclosed snapshot of {self._path}", ResourceWarning, stacklevel=2)
             self.close()
+
+
+class SnapshotGroup(_Frozen):
+    """A group as it was at the moment of a snapshot; made by its `group()`.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     store.group("users")["alice"] = {"age": 41}
+        ...     with store.snapshot() as view:
+        ...         store.group("users").clear()
+        ...         view.groups(), dict(view.group("users"))
+        (['users'], {'alice': {'age': 41}})
+    """
+
+    def __init__(self, parent: _Frozen, name: str) -> None:
+        self._snapshot = parent._snapshot
+        self._forms = (*parent._forms, group_form(name))
+        self._names = (*parent._names, name)
+        with self._snapshot._lock:
+            self._snapshot._check_open()
+            found = space_in(self._snapshot._transaction, self._forms)
+        self._id = None if found is None else found.id
+        self._space = NOWHERE if found is None else found.prefix
+        self._counter = None if found is None else found.counter
+
+    @property
+    def name(self) -> str:
+        """What it is called in the snapshot, or in the group that it is in."""
+        return self._names[-1]
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names that lead to it."""
+        return self._names
+
+    def __repr__(self) -> str:
+        return f"<richstore.SnapshotGroup {self._names!r} of {self._snapshot!r}>"
 
 
 def _expire(reference: weakref.ref[Snapshot]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from richstore.spaces import COUNTER
 from richstore.tracker import Tracker
 
 __all__ = ["Stats", "stats"]
@@ -14,7 +15,7 @@ class Stats:
     """How a store stands.
 
     Attributes:
-        values: the number of values.
+        values: the number of values, those in groups included.
         records: the number of engine keys: records, and what leads to them.
         bytes: the bytes that these take in the file, in whole pages of the engine.
         pages_free: pages of the file that later writes will use again.
@@ -57,7 +58,9 @@ def stats(tracker: Tracker) -> Stats:
     engine = tracker.engine
     found = engine.stats()
     with tracker.lock, tracker.view() as view:
-        values = tracker.count(view.get)
+        counters = view.scan(COUNTER, bytes((COUNTER[0] + 1,)))
+        in_groups = sum(int.from_bytes(stored, "little") for _, stored in counters)
+        values = tracker.count(view.get) + in_groups
         if found.pages is None and found.file_size is None:
             # an engine without a file
             size = sum(len(name) + len(value) for name, value in view.scan(b"", None))

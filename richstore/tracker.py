@@ -39,6 +39,7 @@ from richstore.errors import ClosedError, CorruptionError, FormatError, UpgradeE
 from richstore.loading import Loader, View
 from richstore.node import Faces, Node, Spread
 from richstore.record import Record
+from richstore.spaces import GROUP, GROUPED, path_of, place_of, read_space, value_in
 
 __all__ = ["Tracker", "check_format_record"]
 
@@ -66,7 +67,7 @@ class Tracker:
     Args:
         engine: an open engine.
         faces: how live nodes are made.
-        user_key: turns an engine key without prefix and the stored key into the user's key.
+        user_key: turns an engine key and the stored key into the user's key.
         cache_size: bytes of encoded records to keep loaded although nobody holds them.
         classes: finds the classes and functions that records name.
     """
@@ -258,6 +259,17 @@ class Tracker:
             if name[:1] == pages.CELL:
                 self.cells.pop(name, None)
                 self.drop_mirror_of(name)
+            elif name[:1] == GROUP:
+                self.cells.pop(name, None)
+            elif name[:1] == GROUPED and len(name) == len(GROUPED) + 8:
+                self.expire_space(name)
+            found = self.live.get(name)
+            if found is not None:
+                self.expire(found)
+
+    def expire_space(self, prefix: bytes) -> None:
+        """Mark stale what was loaded of the values of a group that was cleared."""
+        for name in [name for name in list(self.live) if name.startswith(prefix)]:
             found = self.live.get(name)
             if found is not None:
                 self.expire(found)
@@ -303,7 +315,7 @@ class Tracker:
             return True, record.value
         self.misses += 1
         with self.lock, self.view() as transaction:
-            return self.read_in(name, transaction.get(name), transaction)
+            return self.read_in(name, value_in(transaction.get, name), transaction)
 
     def read_in(self, name: bytes, stored: bytes | None, view: View) -> tuple[bool, Any]:
         """Return the value of a root record read in a `view()`; the tracker is locked."""
@@ -330,10 +342,10 @@ class Tracker:
 
     def reload_in(self, record: Record, view: View) -> None:
         """Load a stale record again from a view of the state `seen`."""
-        stored = view.get(record.name)
+        stored = value_in(view.get, record.name)
         if stored is None or self.live.get(record.name) is not record:
             moved = list(record.nodes.values()) if record.root is not record else []
-            if moved and view.get(record.root.name) is not None:
+            if moved and value_in(view.get, record.root.name) is not None:
                 self.unload(record)
                 record.nodes = {}
                 record.stale = False
@@ -418,9 +430,18 @@ class Tracker:
     def place(self, root: bytes, key: bytes | None) -> str:
         """Return where the value under an engine key is, as Python would write it."""
         try:
-            return f"[{self.user_key(root, key)!r}]"
+            return f"{self._group(root)}[{self.user_key(root, key)!r}]"
         except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
             return f"[{root!r}]"
+
+    def _group(self, root: bytes) -> str:
+        """Return how Python would write the group that the value under an engine key is in."""
+        if root[:1] != GROUPED:
+            return ""
+        with self.lock, self.view() as view:
+            path = path_of(int.from_bytes(root[1:9], "big"), view)
+        # it has no path any more when it was cleared
+        return place_of(path or ())
 
     def load(
         self,
@@ -512,12 +533,13 @@ class Tracker:
     # --- cells ---
 
     def cell(self, name: bytes) -> Any:
-        """Return the committed index or directory in a cell, or None."""
+        """Return what is committed in a cell, an index, a directory or a space; or None."""
         try:
             return self.cells[name]
         except KeyError:
             with self.lock, self.view() as view:
-                found = pages.read_cell(name, view.get(name))
+                read: Any = read_space if name[:1] == GROUP else pages.read_cell
+                found = read(name, view.get(name))
                 if len(self.cells) >= _CELLS:
                     self.cells.clear()
                 self.cells[name] = found

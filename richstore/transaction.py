@@ -42,10 +42,11 @@ from richstore.errors import (
     RichStoreError,
 )
 from richstore.node import Node, Spread
-from richstore.pages import CELL, PAGE, delete_pages, read_cell
+from richstore.pages import CELL, PAGE, RECLAIM, delete_pages, read_cell
 from richstore.paging import Commit, belongs, restore
 from richstore.record import Record
 from richstore.scope import Scope
+from richstore.spaces import COUNTER, GROUPED, Space
 from richstore.tracker import Tracker
 
 __all__ = ["Nested", "Savepoint", "Transaction", "current", "detached", "join"]
@@ -554,7 +555,7 @@ class Transaction(Scope):
         self.cells[name] = value
 
     def entry(self, name: bytes) -> bytes | None:
-        """Return the cell that says which page has a key, as this transaction sees it."""
+        """Return a cell of bytes (which page has a key, a counter) as this transaction sees it."""
         found: bytes | None = self.cells.get(name, _MISSING)
         return self.engine.get(name) if found is _MISSING else found
 
@@ -741,7 +742,25 @@ class Transaction(Scope):
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)
         self.roots[name] = root
-        self.count += (root is not None) - existed
+        change = (root is not None) - existed
+        if name[:1] != GROUPED:
+            self.count += change
+        elif change:
+            counter = COUNTER + name[1:9]
+            count = int.from_bytes(self.entry(counter) or b"", "little") + change
+            self.set_cell(counter, count.to_bytes(8, "little"))
+
+    def leave_space(self, space: Space) -> None:
+        """Let all values of a group leave the store; it is to have another space, or none."""
+        prefix = space.prefix
+        # those in memory at once, so that nobody changes what has left the store; the others when
+        # they are reclaimed
+        for name in {*list(self.tracker.live), *self.roots}:
+            if name.startswith(prefix):
+                self.set_root(name, None, False)
+        self.set_cell(space.counter, None)
+        self.set_cell(RECLAIM + prefix, b"")
+        self.tracker.reclaimable = True
 
     def unborn(self, node: Node) -> None:
         """Undo a birth of the innermost level: the operation that made it has failed."""

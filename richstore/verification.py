@@ -18,7 +18,17 @@ from richstore.codec.missing import Missing
 from richstore.codec.policy import NONE, ClassPolicy
 from richstore.errors import CorruptionError, FormatError, RichStoreError
 from richstore.pages import Directory, Tree, cell_name, entry_form, entry_name, page_name
-from richstore.record import AFTER_ROOT, ROOT
+from richstore.spaces import (
+    AFTER_VALUES,
+    COUNTER,
+    GROUP,
+    GROUPED,
+    ROOT,
+    VALUES,
+    Space,
+    path_of,
+    read_space,
+)
 from richstore.tracker import COUNT_KEY, NUMBERS_KEY
 
 __all__ = ["Report", "verify"]
@@ -122,6 +132,10 @@ class _Verifier:
         self.owners: dict[int, bytes] = {}
         self.references: Counter[bytes] = Counter()
         self.used_cells: set[bytes] = set()
+        # by the engine key of their counters, what groups are called
+        self.counters: dict[bytes, str] = {}
+        # engine keys of values whose group was cleared
+        self.left: list[bytes] = []
         # modules and names of classes and functions
         self.named: set[tuple[str, str]] = set()
 
@@ -130,15 +144,27 @@ class _Verifier:
 
     def run(self) -> Report:
         report = self.report
-        for name, stored in self.view.scan(ROOT, AFTER_ROOT):
-            report.values += 1
-            self.place = self._place(name, stored)
+        self._groups()
+        counts: Counter[bytes] = Counter()
+        for name, stored in self.view.scan(ROOT, AFTER_VALUES):
+            counter = COUNTER + name[1:9] if name[:1] == GROUPED else COUNT_KEY
             self._look_up(name)
+            if counter != COUNT_KEY and counter not in self.counters:
+                # of a group that was cleared: it has to wait to be reclaimed
+                self.left.append(name)
+                continue
+            counts[counter] += 1
+            self.place = self._place(name, stored)
             self.walk(name, stored)
         self.place = ""
-        count = int.from_bytes(self.view.get(COUNT_KEY) or b"", "little")
-        if count != report.values:
-            self.problem(f"the store says that it has {count} values, and it has {report.values}")
+        report.values = counts.total()
+        for counter in (COUNT_KEY, *self.counters):
+            count = int.from_bytes(self.view.get(counter) or b"", "little")
+            if count != counts[counter]:
+                self.problem(
+                    f"{self.counters.get(counter, 'the store')} says that it has {count} values, "
+                    f"and it has {counts[counter]}"
+                )
         numbers = int.from_bytes(self.view.get(NUMBERS_KEY) or b"", "little")
         if self.uids and max(self.uids) >= numbers:
             self.problem(
@@ -156,14 +182,52 @@ class _Verifier:
         for first in (pages.PAGE, pages.SHARED, pages.ENTRY, pages.CELL):
             for name, _ in self._all(first):
                 self._look_up(name)
-                if name in self.seen or name in self.used_cells:
-                    continue
-                if name in waiting:
-                    report.waiting += first in (pages.PAGE, pages.SHARED)
-                    continue
-                report.unreachable += 1
-                self.problem(f"nothing refers to the record {name!r}")
+                if name not in self.seen and name not in self.used_cells:
+                    self._unused(name, waiting)
+        for name in self.left:
+            self._unused(name, waiting)
         return report
+
+    def _unused(self, name: bytes, waiting: set[bytes]) -> None:
+        """Note what no value reaches: a problem, unless it waits to be reclaimed."""
+        if name in waiting:
+            self.report.waiting += name[:1] in (*VALUES, pages.PAGE, pages.SHARED)
+            return
+        self.report.unreachable += 1
+        self.problem(f"nothing refers to the record {name!r}")
+
+    def _groups(self) -> None:
+        """Check the cells of groups, and that they lead to each other."""
+        known = {0}
+        inside: list[tuple[bytes, int]] = []
+        for name, stored in self._all(GROUP):
+            self._look_up(name)
+            try:
+                space = read_space(name, stored)
+                assert space is not None
+            except CorruptionError as error:
+                self.problem(str(error))
+                continue
+            if space.id in known:
+                self.problem(f"two groups have the number {space.id}")
+            known.add(space.id)
+            inside.append((name, int.from_bytes(name[1:9], "big")))
+            if self.view.get(space.counter) is None or space.counter in self.counters:
+                self.problem(f"the group of the cell {name!r} has no values of its own")
+            self.counters[space.counter] = self._group(space)
+        for name, parent in inside:
+            if parent not in known:
+                self.problem(f"the group of the cell {name!r} is in none that is there")
+        for name, _ in self._all(COUNTER):
+            self._look_up(name)
+            if name not in self.counters:
+                self.problem(f"nothing refers to the record {name!r}")
+
+    def _group(self, space: Space) -> str:
+        try:
+            return f"the group {path_of(space.generation, self.view)!r}"
+        except CorruptionError:
+            return f"the group with the number {space.id}"
 
     def _look_up(self, name: bytes) -> None:
         """Check that what was met in order is found by its key as well."""
@@ -192,7 +256,7 @@ class _Verifier:
             for row, link in _links(parts):
                 if row == records.EXTERNAL:
                     other = records.read_external(link)[3]
-                    if other[:1] == ROOT:
+                    if other[:1] in VALUES:
                         continue
                     self.references[other] += 1
                     if other not in self.seen:
@@ -351,6 +415,9 @@ class _Verifier:
             mark = todo.pop()
             if len(mark) == 9 and mark[:1] == pages.SHARED:
                 rows = [(mark, self.view.get(mark))]
+            elif len(mark) == 9:
+                end = (int.from_bytes(mark, "big") + 1).to_bytes(9, "big")
+                rows = list(self.view.scan(mark, end))
             else:
                 end = (int.from_bytes(mark, "big") + 1).to_bytes(8, "big")
                 rows = [
@@ -362,7 +429,7 @@ class _Verifier:
                 if name in found or name in self.seen or stored is None:
                     continue
                 found.add(name)
-                if name[:1] not in (pages.PAGE, pages.SHARED):
+                if name[:1] not in (*VALUES, pages.PAGE, pages.SHARED):
                     continue
                 for row, link in _links(records.parse(name, stored)):
                     if row == records.EXTERNAL:

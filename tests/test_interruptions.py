@@ -37,8 +37,8 @@ from conftest import TINY
 
 import richstore
 from richstore import paging
+from richstore.block import Block
 from richstore.engines.lmdb.transactions import ENDED, LmdbWriteTransaction
-from richstore.store import Block
 from richstore.transaction import Transaction
 
 pytestmark = [

@@ -31,6 +31,7 @@ PUBLIC = {
     "DetachedError",
     "EncodingError",
     "FormatError",
+    "Group",
     "KeyTypeError",
     "LockTimeoutError",
     "Missing",

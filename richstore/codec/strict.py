@@ -782,14 +782,14 @@ def _check_external(name: bytes, link: bytes, root: bytes | None) -> None:
     known = is_instance or (head <= records.SPREAD + records.SET and head != records.EXTERNAL)
     if not known or slot >= _SLOTS or bool(stored_class) != is_instance or not other:
         raise _forged(name, "a reference to a node of no known kind")
-    if other[:1] == _ROOT and root is not None and other != root:
+    if other[:1] in _VALUES and root is not None and other != root:
         raise _forged(name, "a reference into another value")
-    if other[:1] not in (_ROOT, _SHARED) or other == name:
+    if other[:1] not in (*_VALUES, _SHARED) or other == name:
         raise _forged(name, "a reference to what cannot be shared")
 
 
-# First bytes of the engine keys of roots and shared records, which are known above this layer.
-_ROOT, _SHARED = b"\x10", b"\x23"
+# First bytes of the engine keys of values and shared records, which are known above this layer.
+_VALUES, _SHARED = (b"\x10", b"\x11"), b"\x23"
 
 
 def _forged(name: bytes, what: str) -> CorruptionError:

@@ -44,11 +44,13 @@ from richstore.documents.formats import Format, resolve
 from richstore.documents.merging import merge
 from richstore.encryption import secret_of
 from richstore.errors import ConflictError, FormatError, LockTimeoutError
-from richstore.mapping import name_of
+from richstore.mapping import form_of
 from richstore.nodes import FrozenView, frozen_value, is_face, plain
 from richstore.nodes.plain import Plain
+from richstore.opening import CACHE_SIZE, Classes, store_on
 from richstore.passphrase import KeySource
-from richstore.store import CACHE_SIZE, Classes, Store, store_on
+from richstore.spaces import ROOT
+from richstore.store import Store
 from richstore.transaction import Transaction, current
 
 __all__ = ["Document", "document"]
@@ -611,7 +613,7 @@ def _is_frozen(value: Any) -> bool:
 
 def _stored(view: Any) -> Any:
     """Return the value as a state of the engine has it."""
-    name = name_of(_KEY)
+    name = ROOT + form_of(_KEY)
     stored = view.get(name)
     assert stored is not None
     frozen = frozen_value(FrozenView(view, frozen_value, ANY), name, stored)

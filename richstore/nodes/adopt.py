@@ -227,6 +227,10 @@ class Adopter:
                 )
             dump_blob(value, self.record.tracker.classes)
             return value
+        refusal = getattr(kind, "_richstore_unstorable", None)
+        if refusal is not None:
+            # a store, or the like
+            raise EncodingError(refusal)
         return HANDLERS[object](self, value, value)
 
     def _adopt_face(self, face: Any, node: Node) -> Any:
