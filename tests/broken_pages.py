@@ -28,6 +28,7 @@ import richstore
 from richstore import salvaging
 from richstore.cli import upkeep
 from richstore.cli.target import Target
+from richstore.projects import Place
 
 PAGE = 4096
 # page header: number, pad, flags, lower, upper
@@ -119,7 +120,7 @@ def main(source: Path, first: int, last: int, fault: str = "") -> int:
         path = source.with_suffix(".broken")
         path.write_bytes(changed)
         path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
-        code = in_fork(lambda path=path: upkeep.check_here(Target(path)))
+        code = in_fork(lambda path=path: upkeep.check_here(Target(Place(str(path)))))
         if code:
             counts["told" if code == 1 else f"ended by {code}"] += 1
             continue

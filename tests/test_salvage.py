@@ -19,6 +19,7 @@ import richstore
 from richstore.cli import upkeep
 from richstore.cli.target import Target
 from richstore.nodes.salvage import _Salvage
+from richstore.projects import Place
 
 plain = richstore.plain
 pytestmark = pytest.mark.timeout(900)
@@ -65,7 +66,7 @@ def salvaged(path: Path, capsys: Any) -> tuple[int, list[str], dict[Any, Any]]:
     target = path.with_suffix(".saved")
     for name in (target, Path(f"{target}-lock")):
         name.unlink(missing_ok=True)
-    code = upkeep.salvage_here(Target(path), target)
+    code = upkeep.salvage_here(Target(Place(str(path))), target)
     lost = [
         line.partition(": lost ")[2]
         for line in capsys.readouterr().out.splitlines()

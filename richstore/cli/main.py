@@ -9,14 +9,32 @@ from typing import Any
 
 import click
 
-from richstore.cli import changing, demo, reading, upkeep
+from richstore.cli import (
+    changing,
+    demo,
+    project,
+    reading,
+    rewriting,
+    shell,
+    upkeep,
+    watching,
+)
 from richstore.cli.failures import BROKEN_PIPE, INTERRUPTED, Failure
 from richstore.errors import RichStoreError
 
 __all__ = ["cli"]
 
 # Every `click.Command` in these is a command of `richstore`.
-MODULES: tuple[ModuleType, ...] = (demo, reading, changing, upkeep)
+MODULES: tuple[ModuleType, ...] = (
+    demo,
+    project,
+    reading,
+    changing,
+    upkeep,
+    rewriting,
+    watching,
+    shell,
+)
 
 
 class Commands(click.Group):

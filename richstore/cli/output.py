@@ -10,7 +10,7 @@ import click
 
 from richstore.cli.show import json_text
 
-__all__ = ["json_option", "on_terminal", "say", "say_json", "table"]
+__all__ = ["json_option", "on_terminal", "say", "say_json", "say_json_line", "table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +35,11 @@ def say(text: str) -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json_text(value))
+
+
+def say_json_line(value: Any) -> None:
+    """Print a value as JSON on one line."""
+    click.echo(json_text(value, indent=None))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

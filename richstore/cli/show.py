@@ -99,14 +99,15 @@ def _simple(value: Any) -> str:
         return f"<{value.__class__.__qualname__}, whose repr fails: {error}>"
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, indent: int | None = 2) -> str:
     """Return a value as JSON, which tells less: see `as_json`."""
+    made = as_json(value)
     try:
-        made = json.dumps(as_json(value), indent=2, ensure_ascii=False)
-        made.encode()
+        text = json.dumps(made, indent=indent, ensure_ascii=False)
+        text.encode()
     except UnicodeEncodeError:
-        made = json.dumps(as_json(value), indent=2)
-    return made
+        text = json.dumps(made, indent=indent)
+    return text
 
 
 def as_json(value: Any, before: tuple[int, ...] = ()) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,36 +11,43 @@ import click
 
 import richstore
 from richstore.cli.failures import Absent
-from richstore.errors import WrongKeyError
 from richstore.passphrase import Passphrase
+from richstore.projects import Place, project_place
 
 __all__ = ["Target", "on_group", "on_store"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_KEY = "RICHSTORE_KEY"
-_PASSPHRASE = "RICHSTORE_PASSPHRASE"
 
 
 class Target:
     """The store that a command works on, and the group in it.
 
     Args:
-        path: the file.
+        place: where it is.
         group: the names of the group and of those it is in, from the outermost; none for the store.
+        words: the options that name the store for another process; none for that of the project.
     """
 
-    def __init__(self, path: Path, group: tuple[str, ...] = ()) -> None:
-        self.path = path
+    def __init__(
+        self, place: Place, group: tuple[str, ...] = (), words: tuple[str, ...] = ()
+    ) -> None:
+        self.place = place
         self.group = group
+        self.words = words
+
+    @property
+    def path(self) -> Path:
+        """The file of the store."""
+        return Path(self.place.path)
 
     def key(self) -> bytes | Passphrase | None:
         """Return the key of the store; None: it has none."""
-        return _key()
+        return self.place.key()
 
     def open(self, flag: str, **options: Any) -> richstore.Store:
         """Open the store."""
-        return richstore.open(self.path, flag, key=self.key(), **options)
+        self.place.prepare(flag)
+        return richstore.open(self.place.path, flag, key=self.key(), **options)
 
     @contextmanager
     def reading(self, **options: Any) -> Iterator[Any]:
@@ -75,36 +81,23 @@ class Target:
         return store
 
 
-def _key() -> bytes | Passphrase | None:
-    """Return the key that the environment gives.
-
-    Raises:
-        WrongKeyError: it is not hexadecimal.
-    """
-    if _KEY in os.environ:
-        try:
-            return bytes.fromhex(os.environ[_KEY])
-        except ValueError:
-            raise WrongKeyError(f"{_KEY} must have 64 hexadecimal digits") from None
-    return Passphrase(os.environ[_PASSPHRASE]) if os.environ.get(_PASSPHRASE) else None
-
-
 def on_store(function: F) -> F:
     """Give a command the option `-s`, and its function a `Target` called `target`."""
 
-    def made(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Target:
+    def made(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Target:
+        # a program's own folder says nothing about what its user means
+        group = ctx.params.pop("group", ())
         if path is None:
-            raise click.UsageError("name the store with -s", ctx)
-        return Target(path, ctx.params.pop("group", ()))
+            return Target(project_place(Path.cwd()), group)
+        return Target(Place(path), group, ("-s", path))
 
     option = click.option(
         "-s",
         "--store",
         "target",
-        type=click.Path(path_type=Path),
         metavar="FILE",
         callback=made,
-        help="The file of the store; else that of the project.",
+        help="The file of the store; else it is that of the project.",
     )
     return option(function)
 

@@ -98,6 +98,7 @@ def restore(copy: Path, target: Target, replace: bool) -> None:
 
     No process may have the store open.
     """
+    target.place.prepare("c")
     with progress("Restoring"):
         report = richstore.restore(copy, target.path, replace=replace, key=target.key())
     click.echo(f"{target.path}: {report.values:,} values, verified")
@@ -143,7 +144,7 @@ def _in_process(command: str, target: Target, *arguments: str) -> int:
     # it imports from the working directory if this process does
     flags = [] if os.getcwd() in map(os.path.abspath, sys.path) else ["-P"]
     words = [sys.executable, *flags, "-m", "richstore", command, "--here"]
-    words += ["-s", os.fspath(target.path), "--", *arguments]
+    words += [*target.words, "--", *arguments]
     status = subprocess.run(words, check=False).returncode
     if status < 0 and sys.stderr.isatty():
         # which a progress bar had hidden
