@@ -18,8 +18,11 @@ from richstore.cli.values import given_value, value_options
 
 __all__ = ["append", "delete", "set_value"]
 
+# a value such as -5 is no option
+NEGATIVE = {"ignore_unknown_options": True}
 
-@click.command("set")
+
+@click.command("set", context_settings=NEGATIVE)
 @path_argument()
 @value_options
 @on_group
@@ -36,7 +39,7 @@ def set_value(path: Path, value: str, as_str: bool, as_json: bool, target: Targe
     say(f"{write_path(path)} = {line(given)}")
 
 
-@click.command()
+@click.command(context_settings=NEGATIVE)
 @path_argument()
 @value_options
 @on_group

@@ -29,17 +29,18 @@ def say(text: str) -> None:
             one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text
         )
     encoding = sys.stdout.encoding or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    # by print, since a progress bar looks for it there
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def say_json(value: Any) -> None:
     """Print a value as JSON."""
-    click.echo(json_text(value))
+    print(json_text(value), flush=True)
 
 
 def say_json_line(value: Any) -> None:
     """Print a value as JSON on one line."""
-    click.echo(json_text(value, indent=None))
+    print(json_text(value, indent=None), flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

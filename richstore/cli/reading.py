@@ -27,7 +27,9 @@ __all__ = ["find", "get", "ls", "stats", "tree"]
 @click.option("-l", "--long", is_flag=True, help="Say what each value is; a terminal does anyway.")
 @click.option("--prefix", metavar="TEXT", help="Only keys that begin with this text.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
-@click.option("-n", "--limit", type=click.IntRange(min=0), help="No more than so many keys.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=0), metavar="N", help="No more than so many keys."
+)
 @on_group
 @json_option
 def ls(
@@ -40,7 +42,7 @@ def ls(
     """
     with target.reading() as view:
         keys = islice(view.keys(prefix=prefix, reverse=reverse), limit)
-        groups = [] if prefix is not None else _groups(view)
+        groups = [name for name in view.groups() if name.startswith(prefix or "")]
         if not (long or as_json or on_terminal()):
             for name in groups:
                 say(f"{name}/")
@@ -55,11 +57,6 @@ def ls(
         say_json([dict(zip(("path", "kind", "value"), row, strict=True)) for row in rows])
     else:
         table(("key", "kind", "value"), rows)
-
-
-def _groups(view: Any) -> list[str]:
-    # before there are groups a store has none
-    return list(view.groups()) if hasattr(view, "groups") else []
 
 
 class Unreadable:
@@ -101,13 +98,19 @@ def get(path: Path, reveal: bool, target: Target, as_json: bool) -> None:
 @click.command()
 @path_argument(required=False)
 @click.option(
-    "--depth", type=click.IntRange(min=1), default=3, show_default=True, help="How deep it goes."
+    "--depth",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How deep it goes.",
 )
 @click.option(
     "--items",
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
+    metavar="N",
     help="How many items of each container are shown.",
 )
 @on_group
@@ -120,7 +123,7 @@ def tree(path: Path | None, depth: int, items: int, target: Target, as_json: boo
     """
     with target.reading() as view:
         if path is None:
-            rows = [(0, f"{name}/", "group", "") for name in _groups(view)]
+            rows = [(0, f"{name}/", "group", "") for name in view.groups()]
             for key in view.keys():  # noqa: SIM118 - a view has no order of its own
                 rows += _branch((key,), _read(view, key), 0, depth, items)
         else:
@@ -153,7 +156,9 @@ def _branch(
 @click.option("-e", "--regex", is_flag=True, help="TEXT is a regular expression of Python.")
 @click.option("-i", "--ignore-case", is_flag=True, help="Take A for a.")
 @click.option("--keys", "keys_only", is_flag=True, help="Look at keys and names, not at values.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many matches.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many matches."
+)
 @on_group
 @json_option
 def find(
@@ -167,7 +172,8 @@ def find(
 ) -> None:
     """Find TEXT in the keys, names and simple values at any depth, and print the paths.
 
-    It reads everything in the store or group. The exit code is 1 when nothing matches.
+    It reads everything in the store or group, and in the groups inside, whose names stand before
+    the path. The exit code is 1 when nothing matches.
     """
     try:
         searched = re.compile(
@@ -177,14 +183,26 @@ def find(
         raise click.UsageError(f"TEXT is no regular expression: {error}") from None
     found = []
     with target.reading() as view, progress("Searching") as bar:
-        for path, value in islice(_matches(view, searched, keys_only, bar), limit):
-            found.append({"path": write_path(path), "value": line(value)})
+        matches = (
+            {"group": "/".join(group), "path": write_path(path), "value": line(value)}
+            for group, place in _all_groups(view, target.group)
+            for path, value in _matches(place, searched, keys_only, bar)
+        )
+        for match in islice(matches, limit):
+            found.append(match)
             if not as_json:
-                say(f"{found[-1]['path']}  {found[-1]['value']}")
+                say("  ".join(filter(None, match.values())))
     if as_json:
         say_json(found)
     if not found:
         raise Absent(f"{pattern!r} is nowhere in {target.path}")
+
+
+def _all_groups(view: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield a store or group and all groups inside it, with the names that lead there."""
+    yield path, view
+    for name in view.groups():
+        yield from _all_groups(view.group(name), (*path, name))
 
 
 def _matches(

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 import richstore
+from richstore.cli.output import say
 from richstore.cli.progress import progress
 from richstore.cli.target import Target, on_store
 from richstore.errors import CorruptionError, FormatError
@@ -40,9 +41,7 @@ def check(ctx: click.Context, target: Target, is_here: bool) -> None:
     status = _in_process("check", target)
     if status < 0:
         name = signal.Signals(-status).name
-        click.echo(
-            f"{target.path}: damaged: the database library could not walk through it ({name})"
-        )
+        say(f"{target.path}: damaged: the database library could not walk through it ({name})")
         ctx.exit(1)
     ctx.exit(status)
 
@@ -56,7 +55,7 @@ def check_here(target: Target) -> int:
 
     def tell(problem: str) -> None:
         found.append(problem)
-        print(f"{target.path}: {problem}", flush=True)
+        say(f"{target.path}: {problem}")
 
     with progress("Checking") as bar:
         try:
@@ -67,7 +66,7 @@ def check_here(target: Target) -> int:
     for problem in report.problems:
         tell(problem)
     state = f"{len(found):,} problems" if found else "no problems"
-    print(
+    say(
         f"{target.path}: {state}; {report.values:,} values in {report.records:,} records of"
         f" {report.bytes:,} bytes; {report.waiting:,} records of deleted values"
     )
@@ -86,7 +85,7 @@ def backup(copy: Path, target: Target, compact: bool, replace: bool) -> None:
     """
     with progress("Copying"), target.open("r") as store:
         report = store.backup(copy, compact=compact, replace=replace)
-    click.echo(f"{copy}: {report.values:,} values, {copy.stat().st_size:,} bytes, verified")
+    say(f"{copy}: {report.values:,} values, {copy.stat().st_size:,} bytes, verified")
 
 
 @click.command()
@@ -101,7 +100,7 @@ def restore(copy: Path, target: Target, replace: bool) -> None:
     target.place.prepare("c")
     with progress("Restoring"):
         report = richstore.restore(copy, target.path, replace=replace, key=target.key())
-    click.echo(f"{target.path}: {report.values:,} values, verified")
+    say(f"{target.path}: {report.values:,} values, verified")
 
 
 @click.command()
@@ -119,7 +118,7 @@ def salvage(ctx: click.Context, new: Path, target: Target, is_here: bool) -> Non
     status = _in_process("salvage", target, str(new))
     if status < 0:
         name = signal.Signals(-status).name
-        click.echo(
+        say(
             f"{target.path}: the database library could not read on ({name}); {new} has the values "
             f"that come before in the order of keys"
         )
@@ -131,11 +130,11 @@ def salvage_here(target: Target, new: Path) -> int:
     """Store what can be read in a new store, in this process, and say what cannot."""
 
     def tell(loss: str) -> None:
-        print(f"{target.path}: lost {loss}", flush=True)
+        say(f"{target.path}: lost {loss}")
 
     with progress("Salvaging") as bar:
         kept = salvage_file(target.path, new, key=target.key(), lost=tell, progress=bar)
-    print(f"{new}: {kept.whole:,} values kept, {kept.parts:,} kept in part, {kept.lost:,} lost")
+    say(f"{new}: {kept.whole:,} values kept, {kept.parts:,} kept in part, {kept.lost:,} lost")
     return 1 if kept.parts or kept.lost else 0
 
 

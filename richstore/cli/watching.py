@@ -31,9 +31,12 @@ NOTHING: Any = object()
     type=click.FloatRange(min=0.01),
     default=0.5,
     show_default=True,
-    help="Seconds between two looks.",
+    metavar="SECONDS",
+    help="The time between two looks.",
 )
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="End after so many changes.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="End after so many changes."
+)
 @on_group
 @json_option
 def watch(
