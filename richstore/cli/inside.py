@@ -9,20 +9,36 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from richstore import Missing
+from richstore import Missing, Sealed
 from richstore.cli.failures import Absent, Failure
 from richstore.cli.paths import Path, write_path
 
-__all__ = ["attributes", "children", "kind", "put", "remove", "value_at"]
+__all__ = ["Unreadable", "attributes", "children", "kind", "put", "remove", "value_at"]
 
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
-_CODE = (type, FunctionType, BuiltinFunctionType, ModuleType, Enum)
+
+
+class Unreadable:
+    """What is shown of a value that is damaged, or of a class that is not allowed."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __repr__(self) -> str:
+        return str(self._error)
+
+
+# Shown by their `repr` alone: what is no data, or hides it.
+_WHOLE = (
+    *(type, FunctionType, BuiltinFunctionType, ModuleType, Enum),
+    *(Missing, Sealed, Unreadable),
+)
 
 
 def attributes(value: Any) -> dict[str, Any]:
     """Return the attributes of an instance, those in slots too; of what Python brings, none."""
-    if isinstance(value, (*_CODE, Missing)):
+    if isinstance(value, _WHOLE):
         return {}
     names = dict.fromkeys(getattr(value, "__dict__", ()))
     for cls in value.__class__.__mro__:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from richstore.cli.failures import Absent
-from richstore.cli.inside import children, kind, value_at
+from richstore.cli.inside import Unreadable, children, kind, value_at
 from richstore.cli.keys import path_argument
 from richstore.cli.output import json_option, on_terminal, say, say_json, table
 from richstore.cli.paths import Path, write_path
@@ -57,16 +57,6 @@ def ls(
         say_json([dict(zip(("path", "kind", "value"), row, strict=True)) for row in rows])
     else:
         table(("key", "kind", "value"), rows)
-
-
-class Unreadable:
-    """What is shown of a value that is damaged, or of a class that is not allowed."""
-
-    def __init__(self, error: RichStoreError) -> None:
-        self._error = error
-
-    def __repr__(self) -> str:
-        return str(self._error)
 
 
 def _read(view: Any, key: Any) -> Any:
