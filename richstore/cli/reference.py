@@ -53,8 +53,8 @@ def page() -> str:
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
     """Yield the lines on a command."""
-    # of the program, whose name is not that of the process that writes the page
-    context = click.Context(command, info_name=f"richstore {name}")
+    # commands keep what their context says, and it is to be the same as when they run
+    context = click.Context(command, click.Context(cli, **cli.context_settings))
     yield f"## {name}\n"
     usage = " ".join([f"richstore {name}", *command.collect_usage_pieces(context)])
     yield f"```text\n{usage}\n```\n"
