@@ -154,20 +154,23 @@ def _quoted(text: str) -> str:
 
 
 def _append(file: Path, text: str) -> None:
-    """Append to a file, or make it: in one step, and with the ends of lines that it has."""
+    """Append to a file in one step, with the ends of lines that it has; or make it."""
+    if not file.exists():
+        with file.open("x", encoding="utf-8") as made:
+            made.write(text)
+        return
     # the file itself, where there is a link to it
     file = Path(os.path.realpath(file))
-    before = file.read_bytes() if file.exists() else b""
+    before = file.read_bytes()
     end = b"\r\n" if b"\r\n" in before else b"\n"
     if before and not before.endswith(b"\n"):
         before += end
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.name, delete=False) as new:
         try:
             new.write(before + text.encode().replace(b"\n", end))
-            if before:
-                shutil.copymode(file, new.name)
-            else:
-                os.chmod(new.name, 0o644)
+            new.flush()
+            os.fsync(new.fileno())
+            shutil.copymode(file, new.name)
             os.replace(new.name, file)
         except BaseException:
             os.unlink(new.name)
