@@ -45,9 +45,14 @@ def key_in(key: str, passphrase: str) -> bytes | Passphrase | None:
     Raises:
         WrongKeyError: it is not hexadecimal.
     """
-    if os.environ.get(key):
+    # an empty one too: a secret that was left out by mistake must not mean no encryption
+    if key in os.environ:
         return _from_hex(os.environ[key], key)
-    return Passphrase(os.environ[passphrase]) if os.environ.get(passphrase) else None
+    if passphrase in os.environ:
+        if not os.environ[passphrase]:
+            raise WrongKeyError(f"{passphrase} is empty")
+        return Passphrase(os.environ[passphrase])
+    return None
 
 
 def project_key(name: str, source: str) -> bytes:
@@ -121,6 +126,9 @@ def _keyring(action: str, name: str, *arguments: str) -> Any:
 
 def _from_hex(text: str, place: str) -> bytes:
     try:
-        return bytes.fromhex(text)
+        found = bytes.fromhex(text)
     except ValueError:
-        raise WrongKeyError(f"{place} must have 64 hexadecimal digits") from None
+        found = b""
+    if len(found) != 32:
+        raise WrongKeyError(f"{place} must have 64 hexadecimal digits")
+    return found

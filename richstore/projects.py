@@ -152,7 +152,7 @@ def _project_in(folder: Path) -> Project | None:
         content = read_table(file)
         if content is None:
             continue
-        table = content if name == OWN_FILE else content.get("tool", {}).get("richstore")
+        table = content if name == OWN_FILE else _entry(content, "tool", "richstore")
         if table is not None:
             return _project(file, table, content)
     return None
@@ -182,7 +182,13 @@ def read_table(file: Path) -> dict[str, Any] | None:
 
 
 def _concerns_us(file: Path, content: dict[str, Any]) -> bool:
-    return file.name == OWN_FILE or "richstore" in content.get("tool", {})
+    return file.name == OWN_FILE or _entry(content, "tool", "richstore") is not None
+
+
+def _entry(content: dict[str, Any], table: str, name: str) -> Any:
+    """Return what a table of a configuration has under a name; None: nothing."""
+    found = content.get(table)
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _project(file: Path, table: Any, content: dict[str, Any]) -> Project:
@@ -201,7 +207,7 @@ def _project(file: Path, table: Any, content: dict[str, Any]) -> Project:
         raise ProjectError(
             f'{file}: key must be "keyring" or "environment"; the key itself is never in this file'
         )
-    name = project_name(table.get("project-name") or content.get("project", {}).get("name"), file)
+    name = project_name(table.get("project-name") or _entry(content, "project", "name"), file)
     store = Path(table["store"]).expanduser() if "store" in table else default_store(name)
     return Project(name, file, file.parent / store, key)
 

@@ -41,6 +41,28 @@ class Rude:
         raise LookupError("no repr today")
 
 
+class Moody:
+    is_angry = False
+
+    def __init__(self) -> None:
+        self.mood = 1
+
+    def __setstate__(self, state: Any) -> None:
+        if Moody.is_angry:
+            raise ValueError("not today")
+        self.__dict__.update(state)
+
+
+class Strict:
+    def __init__(self) -> None:
+        self.n = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value % 2:
+            raise ValueError(f"{value} is odd")
+        super().__setattr__(name, value)
+
+
 class Run:
     """Runs commands on one store."""
 
@@ -330,6 +352,22 @@ with richstore.open({run.path!r}) as store:
     assert "'ann'" in run("get", "user")
 
 
+def test_classes_that_raise(run: Run) -> None:
+    """What the code of a class raises, when it is read or changed, is told in a line."""
+    with richstore.open(run.path) as store:
+        store["moody"], store["strict"] = Moody(), Strict()
+    Moody.is_angry = True
+    try:
+        assert "not today" in run("get", "moody", code=3)
+        assert "not today" in run("ls", "-l")
+        assert run("find", "seven") == "[7]  'seven'\n"
+    finally:
+        Moody.is_angry = False
+    assert "ValueError: 1 is odd" in run("set", "strict.n", "1", code=3)
+    run("set", "strict.n", "2")
+    assert run.value("strict").n == 2
+
+
 # --- upkeep ---
 
 
@@ -340,7 +378,8 @@ def test_compact_migrate(run: Run) -> None:
         del store["big"]
     assert ": 0 records removed" not in run("compact")
     assert ": 0 records removed" in run("compact")
-    assert "0 records rewritten" in run("migrate")
+    assert "0 records rewritten" in run("migrate", "--import", "json", "--import", "sample_classes")
+    assert "cannot be imported" in run("migrate", "--import", "no.such.module", code=2)
 
 
 def test_rekey(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,8 +389,9 @@ def test_rekey(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RICHSTORE_KEY", old)
     run("set", "a", "1")
     assert "RICHSTORE_NEW_KEY" in run("rekey", code=2)  # there is no terminal
-    monkeypatch.setenv("RICHSTORE_NEW_KEY", "xyz")
-    assert "64 hexadecimal digits" in run("rekey", code=3)
+    for wrong in ("xyz", "", "11"):
+        monkeypatch.setenv("RICHSTORE_NEW_KEY", wrong)
+        assert "64 hexadecimal digits" in run("rekey", code=3)
     monkeypatch.setenv("RICHSTORE_NEW_KEY", new)
     run("rekey", "--reencrypt")
     assert "cannot be opened" in run("get", "a", code=3)

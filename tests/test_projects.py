@@ -142,6 +142,7 @@ def test_init_refuses(root: Path) -> None:
         ("project-name = 'a'\nstore = 1", "store must be a text"),
         (f"project-name = 'a'\nkey = '{KEY}'", "the key itself is never in this file"),
         ("project-name =", "is no TOML"),
+        ("project-name = 7", "project-name must be a text"),
     ],
 )
 def test_a_wrong_configuration(root: Path, content: str, said: str) -> None:
@@ -165,6 +166,8 @@ def test_the_nearest_project_is_meant(root: Path) -> None:
     (inner / "richstore.toml").write_text('project-name = "inner"\nstore = "here.db"')
     found = find_project(inner / "deep")
     assert found is not None and found.store == inner / "here.db"
+    (inner / "deep" / "pyproject.toml").write_text('tool = "none"\nproject = 1')
+    assert find_project(inner / "deep") == found
     assert find_project(root.parent) is None
 
 
@@ -287,8 +290,13 @@ def test_encrypt_without_a_keyring(
     run("set", "a", "1")
     with richstore.open() as store:
         assert store["a"] == 1
-    monkeypatch.setenv("RICHSTORE_KEY", "xyz")
-    with pytest.raises(richstore.WrongKeyError, match="hexadecimal"):
+    for wrong in ("xyz", "", key[:-2]):
+        monkeypatch.setenv("RICHSTORE_KEY", wrong)
+        with pytest.raises(richstore.WrongKeyError, match="hexadecimal"):
+            richstore.open()
+    monkeypatch.delenv("RICHSTORE_KEY")
+    monkeypatch.setenv("RICHSTORE_PASSPHRASE", "")
+    with pytest.raises(richstore.WrongKeyError, match="is empty"):
         richstore.open()
 
 

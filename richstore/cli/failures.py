@@ -6,6 +6,8 @@ from typing import IO, Any
 
 import click
 
+from richstore.cli.terminal import visible
+
 __all__ = ["BROKEN_PIPE", "EXIT_CODES", "INTERRUPTED", "Absent", "Failure"]
 
 INTERRUPTED = 130
@@ -30,7 +32,7 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it."""
-        click.echo(f"richstore: {self.format_message()}", file=file, err=True)
+        click.echo(f"richstore: {visible(self.format_message())}", file=file, err=True)
 
 
 class Absent(Failure):

@@ -12,6 +12,7 @@ from typing import Any
 from richstore import Missing, Sealed
 from richstore.cli.failures import Absent, Failure
 from richstore.cli.paths import Path, write_path
+from richstore.errors import RichStoreError
 
 __all__ = ["Unreadable", "attributes", "children", "kind", "put", "remove", "value_at"]
 
@@ -142,8 +143,8 @@ def put(root: Any, path: Path, value: Any) -> None:
             setattr(parent, key, value)
     except IndexError:
         raise Absent(_absent(root, path[:-1], parent, key) + "; append adds to it") from None
-    except (TypeError, AttributeError) as error:
-        raise Failure(f"{write_path(path)} cannot be set: {error}") from error
+    except Exception as error:
+        raise _refused(path, "set", error) from error
 
 
 def remove(root: Any, path: Path) -> None:
@@ -162,8 +163,16 @@ def remove(root: Any, path: Path) -> None:
             del parent[key]
         else:
             delattr(parent, key)
-    except (TypeError, AttributeError) as error:
-        raise Failure(f"{write_path(path)} cannot be removed: {error}") from error
+    except Exception as error:
+        raise _refused(path, "removed", error) from error
+
+
+def _refused(path: Path, what: str, error: Exception) -> Exception:
+    """Return what is to be raised for an error of ours, or of the code of a value's class."""
+    if isinstance(error, (RichStoreError, OSError)):
+        return error
+    text = f"{error.__class__.__name__}: {error}"
+    return Failure(f"{write_path(path)} cannot be {what}: {text}")
 
 
 def _what(path: Path) -> str:

@@ -53,13 +53,22 @@ class Commands(click.Group):
             ctx.exit(BROKEN_PIPE)
         except RecursionError:
             raise Failure("a value is nested too deeply for this command") from None
-        except (RichStoreError, OSError) as error:
+        except Exception as error:
+            # the code of a class that raised while a value was read is told of in a note
+            if not isinstance(error, (RichStoreError, OSError)) and not _notes(error):
+                raise
             raise Failure(_text(error)) from error
 
 
+def _notes(error: Exception) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
+
+
 def _text(error: Exception) -> str:
-    notes = getattr(error, "__notes__", ())
-    return "\n".join([str(error) or type(error).__name__, *notes])
+    said = str(error)
+    if not said or not isinstance(error, (RichStoreError, OSError)):
+        said = f"{type(error).__name__}: {said}"
+    return "\n".join([said, *_notes(error)])
 
 
 @click.group(

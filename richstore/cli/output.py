@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from richstore.cli.show import json_text
+from richstore.cli.terminal import visible
 
 __all__ = ["json_option", "on_terminal", "say", "say_json", "say_json_line", "table"]
 
@@ -25,9 +26,7 @@ def on_terminal() -> bool:
 def say(text: str) -> None:
     """Print a text; on a terminal its control characters are made visible."""
     if on_terminal():
-        text = "".join(
-            one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text
-        )
+        text = visible(text)
     encoding = sys.stdout.encoding or "utf-8"
     # by print, since a progress bar looks for it there
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
@@ -57,5 +56,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         # as a Text it is shown as it is: brackets in a str would be markup
-        made.add_row(*(Text(cell, overflow="fold") for cell in row))
+        made.add_row(*(Text(visible(cell), overflow="fold") for cell in row))
     Console(highlight=False).print(made)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,6 +61,8 @@ def init(project_name: str | None, store: str | None, encrypt: bool, existing: b
             f"{project.store} exists already: it may be another project of the name "
             f"{project.name}. Choose another --project-name or --store, or take it with --existing"
         )
+    if not os.access(project.file.parent, os.W_OK):
+        raise Failure(f"{project.file.parent} cannot be written to")
     key, source = _new_key(project.name) if encrypt else (None, None)
     entries = {"project-name": project.name, "store": store, "key": source}
     text = _table(project.file, {name: one for name, one in entries.items() if one is not None})
@@ -93,17 +96,22 @@ def _new_project(folder: Path, name: str | None, store: str | None) -> Project:
     shared = folder / SHARED_FILE
     content = read_table(shared)
     file = folder / OWN_FILE if content is None else shared
-    is_one = "richstore" in (content or {}).get("tool", {})
+    is_one = "richstore" in _table_of(content, "tool")
     if is_one or (folder / OWN_FILE).exists():
         raise Failure(f"{shared if is_one else folder / OWN_FILE} is that of a project already")
     if name is None:
-        name = (content or {}).get("project", {}).get("name") or folder.name
+        name = _table_of(content, "project").get("name") or folder.name
     try:
         name = project_name(name, file)
     except ProjectError as error:
         raise click.UsageError(f"{error}; give another with --project-name") from None
     path = default_store(name) if store is None else folder / Path(store).expanduser()
     return Project(name, file, path, None)
+
+
+def _table_of(content: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    found = (content or {}).get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _new_key(name: str) -> tuple[bytes | Passphrase, str]:

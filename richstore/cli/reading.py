@@ -18,7 +18,6 @@ from richstore.cli.paths import Path, write_path
 from richstore.cli.progress import Bar, progress
 from richstore.cli.show import line, text
 from richstore.cli.target import Target, on_group, on_store
-from richstore.errors import RichStoreError
 
 __all__ = ["find", "get", "ls", "stats", "tree"]
 
@@ -62,7 +61,9 @@ def ls(
 def _read(view: Any, key: Any) -> Any:
     try:
         return view[key]
-    except RichStoreError as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the code of a class does when it is read
         return Unreadable(error)
 
 
@@ -201,15 +202,26 @@ def _matches(
     total = len(view)
     for count, key in enumerate(view.keys()):
         bar(count, total, write_path((key,)))
-        waiting: list[tuple[Path, Any, frozenset[int]]] = [((key,), _read(view, key), frozenset())]
-        while waiting:
-            path, value, above = waiting.pop()
-            inside = [] if id(value) in above else list(children(value))
-            is_leaf = not inside and not keys_only
+        for path, value in _all_inside(key, _read(view, key)):
+            is_leaf = not keys_only and next(children(value), None) is None
             if searched.search(str(path[-1])) or (is_leaf and searched.search(_leaf_text(value))):
                 yield path, value
-            above |= {id(value)}
-            waiting += [((*path, name), child, above) for name, child in reversed(inside)]
+
+
+def _all_inside(key: Any, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield a value and what is in it at any depth; a large one is never held as a whole."""
+    above: list[tuple[Path, Any, Iterator[tuple[Any, Any]]]] = [((), None, iter([(key, value)]))]
+    while above:
+        path, _, inside = above[-1]
+        for name, found in inside:
+            place = (*path, name)
+            yield place, found
+            # a circle is walked once
+            if not any(found is one for _, one, _ in above[1:]):
+                above.append((place, found, children(found)))
+                break
+        else:
+            above.pop()
 
 
 def _leaf_text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import sys
 
@@ -35,13 +36,27 @@ def compact(target: Target) -> None:
 
 
 @click.command()
+@click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Import this module before: the one that calls richstore.renamed. May be given again.",
+)
 @on_store
-def migrate(target: Target) -> None:
+def migrate(modules: tuple[str, ...], target: Target) -> None:
     """Rewrite what has old names or old versions of classes.
 
-    The names are those that richstore.renamed was told of, by modules that the classes are in.
     Others may go on reading and writing; when it is interrupted, running it again does the rest.
     """
+    if modules:
+        # where whoever names it has it
+        sys.path.insert(0, "")
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise click.UsageError(f"{module} cannot be imported: {error}") from error
     with progress("Migrating") as bar, target.open("w") as store:
         count = store.migrate(progress=bar.records)
     say(f"{target.path}: {count:,} records rewritten")
