@@ -1,0 +1,122 @@
+"""Which store a command works on, and which group in it: the options `-s` and `-g`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+import richstore
+from richstore.cli.failures import Absent
+from richstore.passphrase import Passphrase
+from richstore.projects import Place, project_place
+
+__all__ = ["Target", "on_group", "on_store"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Target:
+    """The store that a command works on, and the group in it.
+
+    Args:
+        place: where it is.
+        group: the names of the group and of those it is in, from the outermost; none for the store.
+        words: the options that name the store for another process; none for that of the project.
+    """
+
+    def __init__(
+        self, place: Place, group: tuple[str, ...] = (), words: tuple[str, ...] = ()
+    ) -> None:
+        self.place = place
+        self.group = group
+        self.words = words
+
+    @property
+    def path(self) -> Path:
+        """The file of the store."""
+        return Path(self.place.path)
+
+    def key(self) -> bytes | Passphrase | None:
+        """Return the key of the store; None: it has none."""
+        return self.place.key()
+
+    def open(self, flag: str, **options: Any) -> richstore.Store:
+        """Open the store."""
+        self.place.prepare(flag)
+        return richstore.open(self.place.path, flag, key=self.key(), **options)
+
+    @contextmanager
+    def reading(self, **options: Any) -> Iterator[Any]:
+        """Give a snapshot of the store, or of the group.
+
+        Raises:
+            Absent: there is no such group.
+        """
+        with self.open("r", **options) as store, store.snapshot() as view:
+            yield self.group_in(view)
+
+    @contextmanager
+    def changing(self, flag: str) -> Iterator[MutableMapping[Any, Any]]:
+        """Give the store, or the group, in a transaction that is committed at the end."""
+        with self.open(flag) as store, store.transaction():
+            place: Any = store
+            for name in self.group:
+                place = place.group(name)
+            yield place
+
+    def group_in(self, store: Any) -> Any:
+        """Return the group in a store or snapshot of it.
+
+        Raises:
+            Absent: there is none.
+        """
+        for at, name in enumerate(self.group):
+            if name not in store.groups():
+                raise Absent(f"there is no group {'/'.join(self.group[: at + 1])} in {self.path}")
+            store = store.group(name)
+        return store
+
+
+def on_store(function: F) -> F:
+    """Give a command the option `-s`, and its function a `Target` called `target`."""
+
+    def made(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Target:
+        # a program's own folder says nothing about what its user means
+        group = ctx.params.pop("group", ())
+        if path is None:
+            return Target(project_place(Path.cwd()), group)
+        return Target(Place(path), group, ("-s", path))
+
+    option = click.option(
+        "-s",
+        "--store",
+        "target",
+        metavar="FILE",
+        callback=made,
+        help="The file of the store; else it is that of the project.",
+    )
+    return option(function)
+
+
+def on_group(function: F) -> F:
+    """Give a command the options `-s` and `-g`, and its function a `Target` called `target`."""
+
+    def names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+        found = () if text is None else tuple(text.split("/"))
+        if not all(found):
+            raise click.BadParameter("the names of groups in each other have a / between", ctx)
+        return found
+
+    option = click.option(
+        "-g",
+        "--group",
+        metavar="NAME",
+        callback=names,
+        is_eager=True,
+        help="The group in the store; one inside another: users/alice.",
+    )
+    return on_store(option(function))
