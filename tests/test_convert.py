@@ -214,7 +214,10 @@ def test_saved_instance(store: richstore.Store) -> None:
 
 
 def test_saved_instance_with_another_key(store: richstore.Store) -> None:
-    """A wrong key, or one for what is not encrypted, is an error that says so."""
+    """A wrong key, or one for what is not encrypted, is an error that says so; none is told."""
+    done = convert(FILES / "secure", store, kind="saved_instance")
+    assert done.notes == ["values that look encrypted, and stay so without a key: 2"]
+    store.clear()
     wrong = b"A" * 43 + b"="
     with pytest.raises(richstore.FormatError, match="not encrypted with this key"):
         convert(FILES / "secure", store, kind="saved_instance", key=wrong)

@@ -16,6 +16,7 @@ from richstore.cli import (
     reading,
     rewriting,
     shell,
+    transfer,
     upkeep,
     watching,
 )
@@ -33,6 +34,7 @@ MODULES: tuple[ModuleType, ...] = (
     upkeep,
     rewriting,
     watching,
+    transfer,
     shell,
 )
 

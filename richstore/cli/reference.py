@@ -38,6 +38,7 @@ _VARIABLES = """\
 | `RICHSTORE_KEY` | the key of an encrypted store: 64 hexadecimal digits |
 | `RICHSTORE_PASSPHRASE` | its passphrase, if it has one |
 | `RICHSTORE_NEW_KEY`, `RICHSTORE_NEW_PASSPHRASE` | what `rekey` changes it to |
+| `RICHSTORE_SOURCE_KEY` | the key of a secure storage of saved_instance, for `convert` |
 
 Keys are never arguments, which others on the machine could see.
 """

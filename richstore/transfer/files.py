@@ -39,7 +39,7 @@ def written(target: str | os.PathLike[str] | BinaryIO, replace: bool) -> Iterato
         return
     path = Path(target)
     if path.exists() and not replace:
-        raise FileExistsError(f"{path} is there already; give another name, or replace=True")
+        raise FileExistsError(f"{path} is there already; give another name, or replace it")
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     temporary = Path(name)
     try:

@@ -14,6 +14,10 @@ from richstore.transfer.sources.base import Opened, files_beside, is_sqlite, sai
 __all__ = ["files", "is_one", "rows"]
 
 
+# What an encrypted value begins with: the version of its format, and the first years in seconds.
+_TOKEN = b"gAAAAA"
+
+
 class _StandIn:
     """Stands for a class of saved_instance."""
 
@@ -75,7 +79,9 @@ def rows(opened: Opened) -> Iterator[Row]:
     if not is_one(opened.path):
         for key, stored, place in shelves.stored_rows(opened):
             value = opened.unpickled(stored, place)
-            if opened.key is not None:
+            if opened.key is None and type(value) is bytes and value.startswith(_TOKEN):
+                opened.note("values that look encrypted, and stay so without a key")
+            elif opened.key is not None:
                 value = opened.unpickled(_decrypted(value, opened.key, place), place)
             yield Row((), key, value, place)
         return
