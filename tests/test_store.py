@@ -38,6 +38,7 @@ PUBLIC = {
     "MissingClassError",
     "OrderError",
     "Passphrase",
+    "Persistable",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
@@ -52,11 +53,13 @@ PUBLIC = {
     "UntrustedClassError",
     "is_tracked",
     "open",
+    "persisted",
     "plain",
     "restore",
     "transactional",
     "Document",
     "document",
+    "in_transaction",
 }
 
 
