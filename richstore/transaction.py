@@ -18,7 +18,8 @@ they were.
 
 The current transaction is found through a context variable, so threads and asyncio tasks each
 have their own. A task that merely inherited the context of the task that began a transaction is
-not in it.
+not in it. A transaction can be begun in one thread, handed over to another, and handed back to be
+ended (`hand_over`, `take_over`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 from richstore.codec.classes import UPGRADING
 from richstore.encoding import reachable
 from richstore.engines.base import WriteTransaction
+from richstore.engines.forwarding import ForwardingWriteTransaction, Run
 from richstore.errors import (
     ClosedError,
     DetachedError,
@@ -271,6 +273,9 @@ class Transaction(Scope):
         """Stop being the current transaction."""
         # first of all, so that it holds in every context that still knows this transaction
         self.left = True
+        self._leave_context()
+
+    def _leave_context(self) -> None:
         if self.token is not None:
             try:
                 _current.reset(self.token)
@@ -278,6 +283,33 @@ class Transaction(Scope):
                 # ended in another context than it began in, as a generator fixture does
                 _current.set(self.outer)
             self.token = None
+
+    # --- several threads, one after the other ---
+
+    def hand_over(self, thread: int, task: Any = None, run: Run | None = None) -> None:
+        """Let this transaction belong to another thread and task, which then calls `take_over`.
+
+        Args:
+            thread: the identifier of the thread.
+            task: the asyncio task, if it is to be in the transaction alone.
+            run: calls a function in the calling thread, which began the transaction and alone can
+                end it in the engine, and waits for it. None: the transaction goes back to there.
+        """
+        if run is not None:
+            self.engine = ForwardingWriteTransaction(self.engine, run)
+        elif isinstance(self.engine, ForwardingWriteTransaction):
+            self.engine = self.engine.inner
+        self._leave_context()
+        self.thread = thread
+        self.task = task
+        if not self.ended:
+            # a change outside of it by its new thread must fail, not wait for that same thread
+            self.tracker.writer_thread = thread
+
+    def take_over(self) -> None:
+        """Become the current transaction of the calling thread and task."""
+        self.outer = _current.get()
+        self.token = _current.set(self)
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
