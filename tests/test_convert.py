@@ -194,7 +194,7 @@ def test_saved_instance(store: richstore.Store) -> None:
     """Simple, secure and rich storages are read, the proxies of rich ones as lists and dicts."""
     for name, options in (
         ("simple", {}),
-        ("secure", {"kind": "saved_instance", "key": KEY}),
+        ("secure", {"kind": "saved_instance", "key": KEY.decode()}),
         ("rich.svd", {}),
     ):
         for classes in ("none", "any"):
@@ -218,11 +218,11 @@ def test_saved_instance_with_another_key(store: richstore.Store) -> None:
     done = convert(FILES / "secure", store, kind="saved_instance")
     assert done.notes == ["values that look encrypted, and stay so without a key: 2"]
     store.clear()
-    wrong = b"A" * 43 + b"="
+    wrong = "A" * 43 + "="
     with pytest.raises(richstore.FormatError, match="not encrypted with this key"):
         convert(FILES / "secure", store, kind="saved_instance", key=wrong)
     with pytest.raises(richstore.FormatError, match="leave out the key"):
-        convert(FILES / "simple", store, kind="saved_instance", key=KEY)
+        convert(FILES / "simple", store, kind="saved_instance", key=KEY.decode())
     assert not store
 
 

@@ -48,7 +48,7 @@ def convert(
     kind: str | None = None,
     classes: Classes | None = None,
     decode: Callable[[Any], Any] | None = None,
-    key: str | bytes | None = None,
+    key: str | None = None,
     replace: bool = False,
     atomic: bool = False,
     progress: Callable[[int], object] | None = None,

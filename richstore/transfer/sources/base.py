@@ -38,7 +38,7 @@ class Opened:
         files: list[Path],
         classes: Any = None,
         decode: Callable[[Any], Any] | None = None,
-        key: str | bytes | None = None,
+        key: str | None = None,
     ) -> None:
         self.path = path
         self.policy: ClassPolicy = policy_for(files, classes)

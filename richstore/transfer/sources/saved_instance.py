@@ -112,7 +112,7 @@ def _without_proxies(value: Any, memo: dict[int, Any]) -> Any:
     return made
 
 
-def _decrypted(token: Any, key: str | bytes, place: str) -> bytes:
+def _decrypted(token: Any, key: str, place: str) -> bytes:
     try:
         from cryptography.fernet import Fernet, InvalidToken
     except ModuleNotFoundError as error:
