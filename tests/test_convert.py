@@ -442,11 +442,22 @@ def make_hostile(kind: str, path: Path, value: Any) -> None:
         diskcache = pytest.importorskip("diskcache")
         with diskcache.Cache(path) as cache:
             cache["a"] = [value, "x" * 100_000]
+    elif kind == "zodb":
+        pytest.importorskip("ZODB")
+        import transaction
+        import ZODB.FileStorage
+
+        database = ZODB.DB(ZODB.FileStorage.FileStorage(str(path)))
+        database.open().root()["a"] = value
+        transaction.commit()
+        database.close()
     else:
         path.write_bytes(pickle.dumps({"a": value}))
 
 
-@pytest.mark.parametrize("kind", ["shelve", "sqlitedict", "saved_instance", "diskcache", "pickle"])
+@pytest.mark.parametrize(
+    "kind", ["shelve", "sqlitedict", "saved_instance", "diskcache", "zodb", "pickle"]
+)
 def test_no_code_runs(kind: str, tmp_path: Path, store: richstore.Store) -> None:
     """A file that others can write runs nothing, and one that only you can write does."""
     path = tmp_path / ("old.pickle" if kind == "pickle" else "old")

@@ -8,6 +8,7 @@ import decimal
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,6 +27,9 @@ from sample_classes import ATOMS
 from standard_values import STANDARD
 
 import richstore
+from richstore.codec.from_text import from_text
+from richstore.codec.policy import policy_of
+from richstore.codec.to_text import to_text
 from richstore.transfer import export, filling, load
 
 HEADER = b'{"richstore": "export", "version": 1}\n'
@@ -473,6 +477,42 @@ def test_no_code_runs(
     assert not Path("ran").exists() and not store
 
 
+def test_mutated_forms() -> None:
+    """Whatever a file has in the place of what an export wrote, errors are those of richstore."""
+    choice = random.Random(1)
+    forms = [to_text(make()) for make in MADE.values()]
+    parts = [part for form in forms for part in parts_of(form)]
+    names = [
+        {"$name": name} for name in ("os:system", "builtins:type", "uuid:UUID", "richstore.:w")
+    ]
+
+    def mutated(form: Any) -> Any:
+        if choice.random() < 0.1:
+            return choice.choice([*parts, *names, None, -1, 10**30, "x", [], {}])
+        if isinstance(form, list):
+            return [mutated(item) for item in form]
+        if isinstance(form, dict):
+            kept = {key: item for key, item in form.items() if choice.random() < 0.95}
+            return {key: mutated(item) for key, item in kept.items()}
+        return form
+
+    made = 0
+    for _ in range(3):
+        for form in forms:
+            for classes in ("none", [sample_classes]):
+                with contextlib.suppress(richstore.RichStoreError):
+                    from_text(json.loads(json.dumps(mutated(form))), policy_of(classes))
+                    made += 1
+    assert made > 50
+
+
+def parts_of(form: Any) -> Iterator[Any]:
+    """Yield a form and all that is inside."""
+    yield form
+    for part in form.values() if isinstance(form, dict) else form if type(form) is list else ():
+        yield from parts_of(part)
+
+
 def test_classes_that_are_allowed(store: richstore.Store, tmp_path: Path) -> None:
     """`classes` allows what it lists, in a file of one's own all is allowed, and errors name it."""
     store["ann"] = {"who": [sample_classes.Account("ann")]}
@@ -686,6 +726,8 @@ def test_wrong_words(store: richstore.Store, tmp_path: Path) -> None:
         export(store, tmp_path / "out", format="xml")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "missing.jsonl", store)
+    with pytest.raises(TypeError, match="must be a store or a group, not a dict"):
+        load(lines(), {})
     with pytest.raises(FileNotFoundError), contextlib.suppress(richstore.RichStoreError):
         export(store, tmp_path / "no" / "folder.jsonl")
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,8 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from richstore.errors import KeyTypeError, PlacedError, RichStoreError
+from richstore.groups import Group
+from richstore.store import Store
 
 __all__ = ["BATCH", "Row", "fill"]
 
@@ -40,6 +42,8 @@ def fill(
         count: how many there are at most; None: that is not known, and all go in one transaction.
         tell: called with the number of items that are stored.
     """
+    if not isinstance(target, (Store, Group)):
+        raise TypeError(f"the target must be a store or a group, not a {type(target).__name__}")
     coming = iter(rows)
     batch = None if count is None else BATCH
     stored = 0
