@@ -383,6 +383,9 @@ def test_zodb_with_instances(
     with pytest.raises(richstore.UntrustedClassError, match=r"Data.fs: .*Account is not"):
         convert(zodb.path, store, classes="none")
     assert not store
+    # each of the two once
+    told = "instances of files_of_others.models.PersistentAccount, which still inherits"
+    assert convert(zodb.path, store.group("as they were")).notes == [f"{told} from persistent: 2"]
     monkeypatch.setattr(models, "PersistentAccount", models.Account)
     richstore.renamed("files_of_others.models.PersistentAccount", models.Account)
     convert(zodb.path, store, classes=[models.Account])

@@ -160,6 +160,9 @@ class _Loader:
         made: Any
         if not isinstance(kind, _Kind):
             made = reading.new(kind, arguments)
+            if any(base.__module__.partition(".")[0] == "persistent" for base in kind.__mro__):
+                name = f"{kind.__module__}.{kind.__qualname__}"
+                self.opened.note(f"instances of {name}, which still inherits from persistent")
             self.waiting.append(lambda: reading.build(made, reading.next()))
         elif kind.name == "blob":
             raise ValueError("it has a blob, whose bytes lie in another file; take it out before")
