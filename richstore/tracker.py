@@ -35,7 +35,14 @@ from richstore.codec import log, records, stream
 from richstore.codec.classes import UPGRADING
 from richstore.codec.policy import ClassPolicy
 from richstore.engines.base import Engine, ReadTransaction
-from richstore.errors import ClosedError, CorruptionError, FormatError, UpgradeError, explain
+from richstore.errors import (
+    ClosedError,
+    CorruptionError,
+    FormatError,
+    LockTimeoutError,
+    UpgradeError,
+    explain,
+)
 from richstore.loading import Loader, View
 from richstore.node import Faces, Node, Spread
 from richstore.record import Record
@@ -151,6 +158,17 @@ class Tracker:
         with suppress(RuntimeError):
             # another thread may have done it
             self.full.release()
+
+    def own_error(self) -> LockTimeoutError:
+        """Return the error of a thread that waits for a transaction of its own.
+
+        It may become so while the thread is waiting already, see `Transaction.hand_over`.
+        """
+        return LockTimeoutError(
+            f"another asyncio task of this thread is inside a transaction on "
+            f"{self.engine.path}, and waiting for it here would wait forever; "
+            f"let it finish first (for instance behind an asyncio.Lock)"
+        )
 
     # --- numbers ---
 

@@ -51,7 +51,10 @@ from richstore.scope import Scope
 from richstore.spaces import COUNTER, GROUPED, Space
 from richstore.tracker import Tracker
 
-__all__ = ["Nested", "Savepoint", "Transaction", "current", "detached", "join"]
+__all__ = ["NAP", "Nested", "Savepoint", "Transaction", "current", "detached", "join"]
+
+NAP = 0.2
+"""Seconds after which who waits for the writer's lock looks whether that still makes sense."""
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -234,21 +237,22 @@ class Transaction(Scope):
 
     def _wait(self, writer: threading.Lock, timeout: float | None) -> float | None:
         tracker = self.tracker
-        if tracker.writer_thread == self.thread:
-            raise LockTimeoutError(
-                f"another asyncio task of this thread is inside a transaction on "
-                f"{tracker.engine.path}, and waiting for it here would wait forever; "
-                f"let it finish first (for instance behind an asyncio.Lock)"
-            )
         start = time.monotonic()
-        seconds = -1 if timeout is None else max(timeout, 0)
-        self.held.extend(filter(None, map(writer.acquire, (True,), (seconds,))))
-        if not self.held:
-            raise LockTimeoutError(
-                f"another thread was writing to {tracker.engine.path} for more than {timeout} s; "
-                f"make its transactions shorter, or open the store with a larger timeout"
-            )
-        return None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
+        left = None if timeout is None else max(0.0, timeout)
+        while not self.held:
+            if tracker.writer_thread == self.thread:
+                raise tracker.own_error()
+            nap = NAP if left is None else min(NAP, left)
+            self.held.extend(filter(None, map(writer.acquire, (True,), (nap,))))
+            if timeout is not None:
+                left = max(0.0, timeout - (time.monotonic() - start))
+                if left == 0.0 and not self.held:
+                    raise LockTimeoutError(
+                        f"another thread was writing to {tracker.engine.path} for more than "
+                        f"{timeout} s; make its transactions shorter, or open the store with a "
+                        f"larger timeout"
+                    )
+        return left
 
     def _release(self) -> None:
         """Let the next writer in."""

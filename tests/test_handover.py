@@ -126,6 +126,43 @@ def test_a_change_outside_of_it_does_not_wait_for_its_own_thread(
     assert store["a"] == [1, 3]
 
 
+@pytest.mark.parametrize("synchronous", ["off", "full"])
+def test_who_waits_already_is_told(path: str, synchronous: str) -> None:
+    """A thread that waits for a lock when the transaction becomes its own does not wait for ever.
+
+    With "full" it waits in the queue for a common commit.
+    """
+    with richstore.open(path, synchronous=synchronous) as store:
+        store["a"] = 1
+        beginner = Beginner(store)
+        begun, about_to_wait = threading.Event(), threading.Event()
+        caller = threading.get_ident()
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def begin() -> richstore.Transaction:
+            beginner.block = store.transaction()
+            transaction = beginner.block.__enter__()
+            begun.set()
+            about_to_wait.wait(30)
+            # the test holds as well when it was faster than the other one
+            threading.Event().wait(0.05)
+            transaction.hand_over(caller, None, beginner.call)
+            return transaction
+
+        beginner.jobs.put((begin, answer))
+        assert begun.wait(30)
+        about_to_wait.set()
+        with pytest.raises(richstore.LockTimeoutError, match="another asyncio task"):
+            store["a"] = 2
+        _, transaction = answer.get(timeout=30)
+        transaction.take_over()
+        store["a"] = 3
+        beginner.end(transaction)
+        beginner.jobs.put(None)
+        beginner.join(30)
+        assert store["a"] == 3
+
+
 def test_the_timeout_can_be_changed(store: Any, beginner: Beginner) -> None:
     """The timeout that is set holds for the changes that follow, through values too."""
     store["a"] = [1]

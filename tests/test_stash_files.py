@@ -340,6 +340,30 @@ def test_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert files_in(tmp_path) == ["files/a.pickle"]
 
 
+def test_modes_of_files(tmp_path: Path) -> None:
+    """A new file has the mode that the process gives to files, and keeps the one it is given."""
+    stash = DirectoryStash(tmp_path)
+    stash["a"] = 1
+    (tmp_path / "other").touch()
+    file = tmp_path / "a.pickle"
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
+    for mode in (0o600, 0o640):
+        file.chmod(mode)
+        stash["a"] = mode
+        assert stat.S_IMODE(file.stat().st_mode) == mode and stash["a"] == mode
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_files_that_are_write_protected(tmp_path: Path) -> None:
+    """A file that one may not write is not replaced by another one."""
+    stash = DirectoryStash(tmp_path)
+    stash["a"] = 1
+    (tmp_path / "a.pickle").chmod(0o400)
+    with pytest.raises(PermissionError, match="write-protected"):
+        stash["a"] = 2
+    assert stash["a"] == 1
+
+
 def test_a_value_is_on_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

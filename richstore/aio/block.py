@@ -58,20 +58,15 @@ class Handover(Job):
         self._beginner = threading.get_ident()
         transaction.hand_over(self._owner, self.task, self._run)
         self.transaction = transaction
-        failed = True
+        self.settle()
+        failed = self._serve()
         try:
-            # looked at after it was shown: whoever gives up does it the other way round
-            if not self.unwanted:
-                self.settle()
-                failed = self._serve()
-        finally:
-            try:
-                transaction.hand_over(self._beginner)
-                transaction.take_over()
-                block.leave(failed)
-            except BaseException as error:  # noqa: BLE001 - its task raises it
-                self.error = error
-            self.ended.set()
+            transaction.hand_over(self._beginner)
+            transaction.take_over()
+            block.leave(failed)
+        except BaseException as error:  # noqa: BLE001 - its task raises it
+            self.error = error
+        self.ended.set()
 
     def _serve(self) -> bool:
         """Make the calls, until it is handed back; return whether it has failed."""
@@ -103,8 +98,7 @@ class Handover(Job):
         self._calls.put(failed)
 
     def give_up(self) -> None:
-        """Let it be undone, although its owner has not taken it over."""
-        self.unwanted = True
+        """Let it be undone if it has begun, although its owner has not taken it over."""
         self._calls.put(True)
 
 

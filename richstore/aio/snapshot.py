@@ -38,7 +38,6 @@ class _Frozen(Source):
         """Raise `ClosedError` when it cannot be used."""
         if self.closed:
             raise ClosedError(f"this snapshot of {self.core.store.path} is closed; take a new one")
-        self.core.check()
 
     def is_inside(self) -> bool:
         """Tell that no transaction changes it."""

@@ -189,8 +189,8 @@ class Store(_HasGroups[Any, Any]):
     def __del__(self) -> None:
         core: Core | None = getattr(self, "_core", None)
         if core is not None and not (core.closed or core.store.closed):
-            warnings.warn(f"unclosed store {core.store.path}", ResourceWarning, stacklevel=2)
             core.abandon()
+            warnings.warn(f"unclosed store {core.store.path}", ResourceWarning, stacklevel=2)
 
 
 class Group(_HasGroups[K, V], Generic[K, V]):

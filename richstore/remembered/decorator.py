@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import timedelta
 from types import MethodType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 import wrapt
 
@@ -56,6 +56,17 @@ class _Handle:
         self._memory()[0].close()
 
 
+class BoundRemembered(_Handle, wrapt.BoundFunctionWrapper[P, R]):
+    """A remembered method of an instance."""
+
+    def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
+        return self._self_parent._self_memory, _instance(self.__wrapped__)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        owner = (*_instance(self.__wrapped__), self._self_owner)[0]
+        return getattr, (owner, self.__name__)
+
+
 class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
     """A function whose results are kept; made by `persisted()`.
 
@@ -63,10 +74,12 @@ class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
     bound to the instance, and so are `clear`, `set` and `is_set`.
     """
 
-    __bound_function_wrapper__: Any
+    __bound_function_wrapper__ = BoundRemembered  # type: ignore[assignment]
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
-        plain: Any = getattr(function, "__func__", function)
+        plain: Any = function
+        if isinstance(function, (staticmethod, classmethod, MethodType)):
+            plain = function.__func__
         if inspect.isclass(plain) or not callable(plain):
             raise TypeError(
                 f"persisted() remembers what functions and methods return, not {function!r}; "
@@ -90,19 +103,19 @@ class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
         self._self_memory = memory
 
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
-        return self._self_memory, ()
+        return self._self_memory, _instance(self.__wrapped__)
 
-    @overload  # type: ignore[override]
-    def __get__(
-        self: Remembered[Concatenate[T, Q], R], instance: None, owner: Any = None, /
-    ) -> Remembered[Concatenate[T, Q], R]: ...
-    @overload
-    def __get__(
-        self: Remembered[Concatenate[T, Q], R], instance: T, owner: Any = None, /
-    ) -> BoundRemembered[Q, R]: ...
+    if TYPE_CHECKING:
 
-    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
-        return super().__get__(instance, owner)
+        @overload  # type: ignore[override]
+        def __get__(
+            self: Remembered[Concatenate[T, Q], R], instance: None, owner: Any = None, /
+        ) -> Remembered[Concatenate[T, Q], R]: ...
+        @overload
+        def __get__(
+            self: Remembered[Concatenate[T, Q], R], instance: T, owner: Any = None, /
+        ) -> BoundRemembered[Q, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     # a function is pickled by its name, and copied as itself
 
@@ -116,20 +129,9 @@ class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
         return self
 
 
-class BoundRemembered(_Handle, wrapt.BoundFunctionWrapper[P, R]):
-    """A remembered method of an instance."""
-
-    def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
-        memory: Memory = self._self_parent._self_memory
-        method: Any = self.__wrapped__
-        return memory, (method.__self__,) if isinstance(method, MethodType) else ()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        owner = (*self._memory()[1], self._self_owner)[0]
-        return getattr, (owner, self.__name__)
-
-
-Remembered.__bound_function_wrapper__ = BoundRemembered
+def _instance(function: Any) -> tuple[Any, ...]:
+    """Return what a method is bound to, in a tuple; or an empty one."""
+    return (function.__self__,) if isinstance(function, MethodType) else ()
 
 
 class RememberedProperty(property):
@@ -139,6 +141,13 @@ class RememberedProperty(property):
     """
 
     fget: Remembered[..., Any]  # type: ignore[assignment]
+
+    def __init__(
+        self, fget: Remembered[..., Any], fset: Any = None, fdel: Any = None, doc: str | None = None
+    ) -> None:
+        super().__init__(fget, fset, fdel, doc)
+        # help() of an instance would show that of this class
+        self.__doc__ = fget.__doc__ if doc is None else doc
 
     def clear(self, instance: Any) -> None:
         """Forget the value of an instance."""
@@ -254,7 +263,7 @@ def persisted(
     is_function = level == "store" and _is_function(target)
     options = Options(
         target=target if is_function or target is None else target_of(target),
-        takes_first=is_function and bool(inspect.signature(target).parameters),
+        takes_first=is_function and _has_parameters(target),
         key=key,
         expire=seconds(expire),
         version=version,
@@ -270,6 +279,14 @@ def persisted(
 
 def _is_function(target: Any) -> bool:
     return callable(target) and not isinstance(target, MutableMapping)
+
+
+def _has_parameters(function: Any) -> bool:
+    try:
+        return bool(inspect.signature(function).parameters)
+    except ValueError:
+        # operator.attrgetter and its like
+        return True
 
 
 def _exceptions(given: Any) -> tuple[type[Exception], ...]:

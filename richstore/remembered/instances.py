@@ -43,10 +43,13 @@ class Results:
             self.pickled.add(name)
         return self.entries.setdefault(name, {})
 
-    def __reduce__(self) -> Any:
-        # a copy: another thread may add to it
+    def lasting(self) -> dict[str, dict[Key, Entry]]:
+        """Return a copy of what is pickled, to which no thread adds any more."""
         kept = {name: self.entries.get(name, {}).copy() for name in self.pickled.copy()}
-        return Results, (kept,)
+        return {name: calls for name, calls in kept.items() if calls}
+
+    def __reduce__(self) -> Any:
+        return Results, (self.lasting(),)
 
 
 def results_of(instance: Any) -> Results:
@@ -167,5 +170,5 @@ def _lasting(state: Any) -> Any:
         name: value
         for name, value in state.items()
         if not isinstance(value, (Store, Group, Snapshot, Document))
-        and not (isinstance(value, Results) and not value.pickled)
+        and not (isinstance(value, Results) and not value.lasting())
     }

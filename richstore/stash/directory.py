@@ -1,4 +1,4 @@
-"""Stashes whose values are files in a directory, each replaced in one step."""
+"""A stash whose values are files in a directory, each replaced in one step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from richstore.documents import Codec
-from richstore.errors import EncodingError, KeyTypeError, UntrustedClassError
+from richstore.errors import EncodingError, UntrustedClassError
 from richstore.stash.base import MutableStash
-from richstore.stash.files import add, make_directories, remove_left, replace, sync_directory
+from richstore.stash.files import make_directories, remove_left, replace, sync_directory
 from richstore.stash.names import Escaped, Verbatim
 
-__all__ = ["DirectoryStash", "IncrementKeyDirectoryStash"]
+__all__ = ["NAME", "DirectoryStash", "Files", "suffix_of"]
 
 K = TypeVar("K")
-_NAME = "{name}"
+NAME = "{name}"
 # what the system says of a file that does not exist, or cannot
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -32,8 +32,8 @@ class Names(Protocol):
         """Return the key of a name; None: no key has it."""
 
 
-class _Files(MutableStash[K, Any]):
-    """What the stashes of this module have in common.
+class Files(MutableStash[K, Any]):
+    """What the stashes on directories have in common.
 
     Args:
         path: the directory.
@@ -46,10 +46,10 @@ class _Files(MutableStash[K, Any]):
         self, path: str | os.PathLike[str], pattern: str, names: Names, codec: Codec
     ) -> None:
         self.path = os.path.abspath(path)
-        begin, found, end = pattern.partition(_NAME)
-        if not found or _NAME in end or "/" in pattern or "\0" in pattern or begin[:1] == ".":
+        begin, found, end = pattern.partition(NAME)
+        if not found or NAME in end or "/" in pattern or "\0" in pattern or begin[:1] == ".":
             raise ValueError(
-                f"pattern is {pattern!r}, and must be the name of a file that has {_NAME!r} in it "
+                f"pattern is {pattern!r}, and must be the name of a file that has {NAME!r} in it "
                 f"once, does not begin with a dot, and has no slash"
             )
         self.pattern = pattern
@@ -102,7 +102,7 @@ class _Files(MutableStash[K, Any]):
             KeyTypeError: the key is of another type than the keys of this stash.
             ValueError: the key cannot be the name of a file.
             EncodingError: the format cannot hold the value. The file is as it was.
-            OSError: the file cannot be written. It is as it was.
+            OSError: the file cannot be written, or is write-protected. It is as it was.
         """
         self._write(key, self._encode(key, value), replace)
 
@@ -183,7 +183,7 @@ class _Files(MutableStash[K, Any]):
         return f"{super().__repr__()[:-1]} {os.path.join(self.path, self.pattern)!r}>"
 
 
-class DirectoryStash(_Files[str]):
+class DirectoryStash(Files[str]):
     """A stash whose values are files in a directory: readable by others, and one at a time.
 
     A value is written beside its place, put on disk and given its name in one step, so that readers
@@ -250,98 +250,10 @@ class DirectoryStash(_Files[str]):
             classes=classes,
         )
         names: Names = Escaped() if escape else Verbatim()
-        super().__init__(path, pattern or _NAME + _suffix(format), names, codec)
+        super().__init__(path, pattern or NAME + suffix_of(format), names, codec)
 
 
-class IncrementKeyDirectoryStash(_Files[int]):
-    """A directory of numbered files: `append` gives each value the next number.
-
-    Two processes that append at once get two numbers. Each `append`, and `last_key`, reads the
-    list of the files. All else is as in a `DirectoryStash`; keys are int.
-
-    Args:
-        path: the directory.
-        name: what the names of files begin with.
-        format: as for a `DirectoryStash`, and so are the others.
-
-    Example:
-        >>> import os, tempfile
-        >>> from richstore.stash import IncrementKeyDirectoryStash
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     results = IncrementKeyDirectoryStash(directory, "result", format="json")
-        ...     results.append({"loss": 0.5}), results.append({"loss": 0.25})
-        ...     results.last_key, results.last(), sorted(os.listdir(directory))
-        (1, 2)
-        (2, {'loss': 0.25}, ['result-1.json', 'result-2.json'])
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        name: str = "data",
-        *,
-        format: Any = "pickle",
-        classes: Any = None,
-        lossy: bool = False,
-        key: Any = None,
-    ) -> None:
-        codec = Codec(format, lossy=lossy, key=key, classes=classes)
-        super().__init__(path, f"{name}-{_NAME}{_suffix(format)}", _Numbers(), codec)
-
-    @property
-    def last_key(self) -> int | None:
-        """The greatest number; None if there is none."""
-        return max(self, default=None)
-
-    def last(self) -> Any:
-        """Return the value of the greatest number.
-
-        Raises:
-            KeyError: there is none.
-        """
-        key = self.last_key
-        if key is None:
-            raise KeyError(f"{self.path} has no file yet")
-        return self.load(key)
-
-    def append(self, value: Any) -> int:
-        """Keep a value under the next number, and return that: one more than the greatest, or 1.
-
-        Raises:
-            EncodingError: the format cannot hold the value.
-            OSError: the file cannot be written.
-        """
-        data: bytes | None = None
-        while True:
-            key = (self.last_key or 0) + 1
-            if data is None:
-                data = self._encode(key, value)
-            try:
-                self._write(key, data, add)
-            except FileExistsError:
-                continue  # another process was first
-            return key
-
-
-class _Numbers:
-    """Numbers as names."""
-
-    def name(self, key: Any) -> str:
-        """Return the digits of a number."""
-        if type(key) is not int:
-            raise KeyTypeError(f"a key here is an int, and {key!r} is a {type(key).__name__}")
-        return str(key)
-
-    def key(self, name: str) -> int | None:
-        """Return the number of digits."""
-        try:
-            key = int(name)
-        except ValueError:
-            return None
-        return key if str(key) == name else None
-
-
-def _suffix(format: Any) -> str:
+def suffix_of(format: Any) -> str:
     """Return the suffix for a format, as documents have it."""
     name = format if isinstance(format, str) else getattr(format, "__name__", "dat")
     return f".{name.rpartition('.')[2].lower()}"

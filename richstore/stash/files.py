@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Callable
 
 __all__ = ["add", "make_directories", "remove_left", "replace", "sync_directory"]
@@ -21,7 +22,7 @@ _END = ".part"
 
 
 def replace(path: str, data: bytes, directory: str) -> None:
-    """Make a file have this content, in one step, and durably.
+    """Make a file have this content, in one step, and durably; its mode stays.
 
     Args:
         path: of the file.
@@ -31,7 +32,15 @@ def replace(path: str, data: bytes, directory: str) -> None:
     Raises:
         OSError: it cannot be written; it is as it was.
     """
-    _write(path, data, directory, os.replace)
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        _write(path, data, directory, os.replace)
+        return
+    if not os.access(path, os.W_OK):
+        # to give its name to another file, one need not be allowed to write it
+        raise PermissionError(errno.EACCES, "the file is write-protected; chmod it", path)
+    _write(path, data, directory, os.replace, mode)
 
 
 def add(path: str, data: bytes, directory: str) -> None:
@@ -44,16 +53,25 @@ def add(path: str, data: bytes, directory: str) -> None:
     _write(path, data, directory, os.link)
 
 
-def _write(path: str, data: bytes, directory: str, give_name: Callable[[str, str], None]) -> None:
+def _write(
+    path: str,
+    data: bytes,
+    directory: str,
+    give_name: Callable[[str, str], None],
+    mode: int | None = None,
+) -> None:
     while True:
         temporary = os.path.join(directory, f"{_BEGIN}{secrets.token_hex(8)}{_END}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o666)
+        # nobody may read it before it has the mode of the old one
+        fd = os.open(temporary, flags, 0o666 if mode is None else 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink == 0:
                 # somebody took it for one that was left, before it was locked
                 continue
+            if mode is not None:
+                os.fchmod(fd, mode)
             left = memoryview(data)
             while left:
                 left = left[os.write(fd, left) :]
