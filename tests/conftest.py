@@ -323,6 +323,19 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def raw(path: str) -> dict[bytes, bytes]:
+    """Return what the file has, as it is stored."""
+    from richstore.engines.lmdb import open_lmdb
+
+    below = open_lmdb(path, "r", synchronous="full", timeout=None)
+    view = below.read()
+    try:
+        return dict(view.scan(b"\0", None))
+    finally:
+        view.close()
+        below.close()
+
+
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a new Python process to its end."""
     return subprocess.run(

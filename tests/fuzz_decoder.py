@@ -23,6 +23,7 @@ from standard_values import STANDARD
 
 import richstore
 from richstore.codec import policy, records, strict
+from richstore.codec.strict import opcodes
 from richstore.nodes import FrozenView, frozen_value
 
 ALLOWED = policy.policy_of([hostile_gadgets.Allowed, hostile_gadgets.Slotted, sample_classes])
@@ -140,7 +141,7 @@ def seeds() -> list[bytes]:
     return [one for one in found if len(one) < LARGEST]
 
 
-OPCODES = bytes(code for code in range(256) if strict.Reader.handlers[code] is not strict._refused)
+OPCODES = bytes(code for code in range(256) if strict.Reader.handlers[code] is not opcodes.refused)
 
 
 def mutated(source: random.Random, inputs: list[bytes]) -> bytes:
@@ -222,10 +223,15 @@ def main(seconds: float, fault: str) -> None:
         for at, one in enumerate(inputs):
             Path(directory, f"{at}").write_bytes(one)
         ours = (strict.__name__, records.__name__)
-        for owner in (strict, records, strict.Reader):
-            for one in vars(owner).values():
-                if hasattr(one, "__code__") and one.__module__ in ours:
-                    atheris.instrument_func(one)
+        modules = [module for name, module in sys.modules.items() if name.startswith(ours)]
+        functions = {
+            one
+            for owner in (*modules, *strict.Reader.__mro__)
+            for one in vars(owner).values()
+            if hasattr(one, "__code__") and one.__module__.startswith(ours)
+        }
+        for one in functions:
+            atheris.instrument_func(one)
         arguments = [sys.argv[0], f"-max_total_time={int(seconds)}", f"-max_len={LARGEST}"]
         atheris.Setup([*arguments, "-rss_limit_mb=4096", directory], check)
         atheris.Fuzz()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check_store, child_environment, run_python
+from conftest import check_store, child_environment, raw, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_classes import Account
@@ -173,17 +173,6 @@ def test_forked_child(path: str) -> None:
         assert store["list"] == [0, 1, 2]
         check_store(store)
     assert len(set(nonces(path))) == len(nonces(path))
-
-
-def raw(path: str) -> dict[bytes, bytes]:
-    """Return what the file has, as it is stored."""
-    below = open_lmdb(path, "r", synchronous="full", timeout=None)
-    view = below.read()
-    try:
-        return dict(view.scan(b"\0", None))
-    finally:
-        view.close()
-        below.close()
 
 
 def nonces(path: str) -> list[bytes]:

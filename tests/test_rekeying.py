@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import check_store, child_environment, run_python
+from conftest import check_store, child_environment, raw, run_python
 
 pytest.importorskip("cryptography", reason="the extra `secure` is not installed")
 
@@ -47,17 +47,6 @@ def fill(store: Any) -> dict[str, Any]:
     del store["key 7"]
     store["list"].insert(1000, "here")
     return {key: richstore.plain(value) for key, value in store.items()}
-
-
-def raw(path: str) -> dict[bytes, bytes]:
-    """Return what the file has, as it is stored."""
-    below = open_lmdb(path, "r", synchronous="full", timeout=None)
-    view = below.read()
-    try:
-        return dict(view.scan(b"\0", None))
-    finally:
-        view.close()
-        below.close()
 
 
 def contents(path: str, key: Any) -> dict[str, Any]:

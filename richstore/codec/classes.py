@@ -320,12 +320,8 @@ def class_by_value(
     if live is None:
         parts = (identity, module, qualname, stored, *((version,) if version else ()))
         form = _BY_VALUE + pickle.dumps(parts, 5)
-        try:
-            live = _load_by_value(stored)
-        except RichStoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - unpickling code may raise anything
-            reason = f"its code cannot be loaded: {type(error).__name__}: {error}"
+        live, reason = _made_from(stored)
+        if reason:
             missing = stand_in(form, module, qualname, reason, (class_by_value, parts))
             _class_bytes[missing] = form
             made: type = missing
@@ -341,17 +337,23 @@ def class_by_value(
 
 def function_by_value(stored: bytes) -> Any:
     """Make a function from its stored form."""
-    try:
-        made = _load_by_value(stored)
-    except RichStoreError:
-        raise
-    except Exception as error:  # noqa: BLE001 - unpickling code may raise anything
-        reason = f"its code cannot be loaded: {type(error).__name__}: {error}"
+    made, reason = _made_from(stored)
+    if reason:
         reduced = (function_by_value, (stored,))
         return stand_in(b"f" + stored, "__main__", "function", reason, reduced)
     if mentions_old_name(stored):
         _note_old_name()
     return made
+
+
+def _made_from(stored: bytes) -> tuple[Any, str]:
+    """Return the class or function of a stored form, or None and why there is none."""
+    try:
+        return _ByValueUnpickler(io.BytesIO(stored)).load(), ""
+    except RichStoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 - unpickling code may raise anything
+        return None, f"its code cannot be loaded: {type(error).__name__}: {error}"
 
 
 def _note_old_name() -> None:
@@ -367,10 +369,6 @@ class _ByValueUnpickler(pickle.Unpickler):
             # a class cannot have a placeholder for its base
             raise ImportError(f"{module}.{name} cannot be found ({reason})")
         return found
-
-
-def _load_by_value(stored: bytes) -> Any:
-    return _ByValueUnpickler(io.BytesIO(stored)).load()
 
 
 def _live_by_name(module: str, qualname: str) -> type | None:

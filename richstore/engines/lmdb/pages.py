@@ -16,22 +16,21 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from richstore.errors import CorruptionError
 
 __all__ = [
-    "FAR",
     "HEADER",
     "LEAF",
-    "NODE",
     "NO_PAGE",
-    "WORD",
     "FreePages",
     "Head",
     "OldestReader",
     "count_free_pages",
     "heads",
     "missing_pages",
+    "nodes",
     "oldest_reader",
 ]
 
@@ -40,15 +39,15 @@ HEADER = struct.Struct("=QHHHH")
 LEAF = 0x02
 # node: low and high half of the size of the value (of the number of the page below), flags, size
 # of the key
-NODE = struct.Struct("=HHHH")
-FAR = 0x01
-WORD = struct.Struct("=Q")
+_NODE = struct.Struct("=HHHH")
+_FAR = 0x01
+_WORD = struct.Struct("=Q")
 # meta: magic number, version, address, size of the map, then two of these trees, free and main,
 # the last page, the commit
-META = struct.Struct("=IIQQ")
+_META = struct.Struct("=IIQQ")
 # tree: pad, flags, depth, branch pages, leaf pages, overflow pages, entries, root
-TREE = struct.Struct("=IHHQQQQQ")
-TAIL = struct.Struct("=QQ")
+_TREE = struct.Struct("=IHHQQQQQ")
+_TAIL = struct.Struct("=QQ")
 NO_PAGE = (1 << 64) - 1
 
 
@@ -90,10 +89,10 @@ def count_free_pages(fd: int, page_size: int, commit: int) -> FreePages | None:
         return None
     # commits write to the two pages in turn
     meta = os.pread(fd, page_size, commit % 2 * page_size)
-    place = HEADER.size + META.size
-    free = TREE.unpack_from(meta, place)
-    main = TREE.unpack_from(meta, place + TREE.size)
-    last_page, number = TAIL.unpack_from(meta, place + 2 * TREE.size)
+    place = HEADER.size + _META.size
+    free = _TREE.unpack_from(meta, place)
+    main = _TREE.unpack_from(meta, place + _TREE.size)
+    last_page, number = _TAIL.unpack_from(meta, place + 2 * _TREE.size)
     if number != commit:
         return None
     freed: dict[int, int] = {}
@@ -115,14 +114,14 @@ class Head:
 
 def heads(fd: int) -> tuple[int, list[Head]]:
     """Return the size of a page, and the two heads of a file."""
-    place = HEADER.size + META.size
+    place = HEADER.size + _META.size
     # the size of a page is where other trees have a pad
-    page_size: int = TREE.unpack_from(os.pread(fd, 512, 0), place)[0]
+    page_size: int = _TREE.unpack_from(os.pread(fd, 512, 0), place)[0]
     found = []
     for at in (0, page_size):
         head = os.pread(fd, 512, at)
-        last_page, commit = TAIL.unpack_from(head, place + 2 * TREE.size)
-        free, main = (TREE.unpack_from(head, place + skip)[-1] for skip in (0, TREE.size))
+        last_page, commit = _TAIL.unpack_from(head, place + 2 * _TREE.size)
+        free, main = (_TREE.unpack_from(head, place + skip)[-1] for skip in (0, _TREE.size))
         found.append(Head(commit, last_page, free, main))
     return page_size, found
 
@@ -166,23 +165,50 @@ def _walk(fd: int, page_size: int, waiting: list[int]) -> Iterator[tuple[int, in
     """Take a page of the tree of free pages: yield the lists on it, note the pages below it."""
     number = waiting.pop()
     page = os.pread(fd, page_size, number * page_size)
-    _, _, flags, lower, _ = HEADER.unpack_from(page)
+    for node in nodes(page):
+        if node.below is not None:
+            waiting.append(node.below)
+            continue
+        (commit,) = _WORD.unpack_from(page, node.key)
+        # the value is a list of numbers, and begins with how many they are
+        start = number * page_size + node.value
+        if node.far is not None:
+            start = node.far * page_size + HEADER.size
+        (size,) = _WORD.unpack(os.pread(fd, 8, start))
+        yield commit, start + 8, size
+
+
+class Node(NamedTuple):
+    """One node of a page of a tree."""
+
+    below: int | None
+    """The page below it, on a page that is no leaf."""
+    key: int
+    """Where in the page its key begins."""
+    value: int
+    """Where in the page its value begins, unless that is far."""
+    size: int
+    """How long its value is."""
+    far: int | None
+    """The first page that has its value, if that is not on this page."""
+
+
+def nodes(page: bytes) -> Iterator[Node]:
+    """Yield the nodes of a page of a tree."""
+    _, _, page_flags, lower, _ = HEADER.unpack_from(page)
     count = (lower - HEADER.size) // 2
     for place in struct.unpack_from(f"={count}H", page, HEADER.size):
-        low, high, node_flags, key_size = NODE.unpack_from(page, place)
+        low, high, flags, key_size = _NODE.unpack_from(page, place)
         if sys.byteorder == "big":
             low, high = high, low
-        if not flags & LEAF:
-            waiting.append(low | high << 16 | node_flags << 32)
-            continue
-        (commit,) = WORD.unpack_from(page, place + NODE.size)
-        # the value is a list of numbers, and begins with how many they are
-        start = number * page_size + place + NODE.size + key_size
-        if node_flags & FAR:
-            (far,) = WORD.unpack_from(page, place + NODE.size + key_size)
-            start = far * page_size + HEADER.size
-        (size,) = WORD.unpack(os.pread(fd, 8, start))
-        yield commit, start + 8, size
+        size, key = low | high << 16, place + _NODE.size
+        value = key + key_size
+        if not page_flags & LEAF:
+            yield Node(size | flags << 32, key, value, 0, None)
+        elif flags & _FAR:
+            yield Node(None, key, value, size, *_WORD.unpack_from(page, value))
+        else:
+            yield Node(None, key, value, size, None)
 
 
 @dataclass(frozen=True, slots=True)

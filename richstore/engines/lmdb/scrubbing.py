@@ -13,9 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import sys
 
-from richstore.engines.lmdb.pages import FAR, HEADER, LEAF, NO_PAGE, NODE, WORD, heads
+from richstore.engines.lmdb.pages import HEADER, LEAF, NO_PAGE, heads, nodes
 from richstore.errors import CorruptionError
 
 __all__ = ["overwrite_unused"]
@@ -73,18 +72,13 @@ def _walk(fd: int, page_size: int, root: int, used: bytearray) -> None:
         if not flags & (LEAF | _BRANCH) or not HEADER.size <= lower <= upper <= page_size:
             raise CorruptionError(f"page {number} is damaged; restore the file from a copy")
         _zero(fd, number * page_size + lower, number * page_size + upper)
-        count = (lower - HEADER.size) // 2
-        for place in struct.unpack_from(f"={count}H", page, HEADER.size):
-            low, high, node_flags, key_size = NODE.unpack_from(page, place)
-            if sys.byteorder == "big":
-                low, high = high, low
-            if not flags & LEAF:
-                waiting.append(low | high << 16 | node_flags << 32)
-            elif node_flags & FAR:
-                (far,) = WORD.unpack_from(page, place + NODE.size + key_size)
-                end = far * page_size + HEADER.size + (low | high << 16)
+        for node in nodes(page):
+            if node.below is not None:
+                waiting.append(node.below)
+            elif node.far is not None:
+                end = node.far * page_size + HEADER.size + node.size
                 after = -(-end // page_size)
-                used[far:after] = b"\1" * (after - far)
+                used[node.far : after] = b"\1" * (after - node.far)
                 _zero(fd, end, after * page_size)
 
 
