@@ -29,6 +29,7 @@ BUILTINS = {
     "ConflictError": RuntimeError,
     "CorruptionError": RuntimeError,
     "FormatError": ValueError,
+    "ProjectError": RuntimeError,
 }
 
 

@@ -264,6 +264,22 @@ def test_encrypt_with_a_keyring(root: Path, keyring: Any) -> None:
         assert store["a"] == [1]
 
 
+def test_a_project_for_an_encrypted_store(root: Path, keyring: Any) -> None:
+    """`init --existing --encrypt` takes the key that there is, and no other."""
+    words = ["init", "--project-name", "shop", "--store", "s.db", "--existing"]
+    key = bytes(range(32))
+    with richstore.open("s.db", key=key) as store:
+        store["a"] = 1
+    assert "is encrypted" in run(*words, code=3)
+    assert "not in the keyring" in run(*words, "--encrypt", code=3)
+    keep_key("shop", bytes(32))
+    assert "cannot be opened" in run(*words, "--encrypt", code=3)
+    assert kept_key("shop") == bytes(32)
+    keep_key("shop", key)
+    run(*words, "--encrypt")
+    assert run("get", "a") == "1\n"
+
+
 def test_a_key_in_the_keyring_is_never_lost(root: Path, keyring: Any) -> None:
     """`init` replaces no key that is in the keyring, and leaves none when it fails."""
     keep_key("shop", bytes(32))
