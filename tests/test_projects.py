@@ -249,7 +249,7 @@ def test_encrypt_with_a_keyring(root: Path, keyring: Any) -> None:
     assert run("get", "a") == "[1]\n"
     assert "no problems" in script(
         root, "import sys, richstore.__main__ as m\nsys.argv[1:] = ['check']\nm.main()"
-    )
+    )  # which starts a process that finds the key as well
     key = kept_key("shop")
     assert key is not None and len(key) == 32
     for file in root.rglob("*"):
