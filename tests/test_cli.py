@@ -318,6 +318,7 @@ def test_mistakes_end_with_a_line(run: Run, tmp_path: Path) -> None:
     assert "there is no group nix" in run("ls", "-g", "nix", code=1)
     assert "there is no group people/nix" in run("ls", "-g", "people/nix", code=1)
     assert "/ between" in run("ls", "-g", "people//eu", code=2)
+    assert "too long" in run("set", "a", "1", "-g", "x" * 600, code=2)
     assert run.run("nonsense").exit_code == 2
     other = tmp_path / "other"
     other.write_text("no store")

@@ -39,10 +39,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def keyring(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A keyring in a file, of this process and those that it starts."""
-    import keyring
-
+    # before it is imported, which looks for the one of the operating system
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring_in_a_file.FileKeyring")
     monkeypatch.setenv("KEYRING_FILE", str(root.parent / "keyring.json"))
+    import keyring
+
     before = keyring.get_keyring()
     keyring.core.init_backend()
     yield keyring
@@ -52,9 +53,9 @@ def keyring(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def no_keyring(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine without a keyring."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     import keyring
 
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     before = keyring.get_keyring()
     keyring.core.init_backend()
     yield

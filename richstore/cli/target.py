@@ -63,10 +63,20 @@ class Target:
     def changing(self, flag: str) -> Iterator[MutableMapping[Any, Any]]:
         """Give the store, or the group, in a transaction that is committed at the end."""
         with self.open(flag) as store, store.transaction():
-            place: Any = store
+            yield self.group_of(store)
+
+    def group_of(self, store: Any) -> Any:
+        """Return the group in a store or snapshot, which need not be there yet.
+
+        Raises:
+            UsageError: there can be no group of that name.
+        """
+        try:
             for name in self.group:
-                place = place.group(name)
-            yield place
+                store = store.group(name)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        return store
 
     def group_in(self, store: Any) -> Any:
         """Return the group in a store or snapshot of it.
