@@ -227,6 +227,18 @@ def test_without_platformdirs(root: Path) -> None:
     assert (root / "s.db").is_file()
 
 
+def test_without_cryptography(root: Path) -> None:
+    """Where the package for encryption is missing, `init --encrypt` says so and leaves nothing."""
+    said = script(
+        root,
+        "import sys\nsys.modules['cryptography'] = None\nfrom click.testing import CliRunner\n"
+        "from richstore.cli.main import cli\n"
+        "print(CliRunner().invoke(cli, ['init', '--encrypt', '--store', 's.db']).output)",
+    )
+    assert "pip install 'richstore[secure]'" in said
+    assert os.listdir(root) == []
+
+
 def test_importing_brings_nothing(root: Path) -> None:
     """`import richstore` imports no package but its three, and a project with a file none more."""
     (root / "richstore.toml").write_text('project-name = "shop"\nstore = "s.db"')

@@ -37,6 +37,10 @@ MODULES: tuple[ModuleType, ...] = (
 )
 
 
+# What is not the fault of the program; an ImportError says which extra is missing.
+_EXPECTED = (RichStoreError, OSError, ImportError)
+
+
 class Commands(click.Group):
     """A group whose commands end with one line, and no traceback, for what is not their fault."""
 
@@ -55,7 +59,7 @@ class Commands(click.Group):
             raise Failure("a value is nested too deeply for this command") from None
         except Exception as error:
             # the code of a class that raised while a value was read is told of in a note
-            if not isinstance(error, (RichStoreError, OSError)) and not _notes(error):
+            if not isinstance(error, _EXPECTED) and not _notes(error):
                 raise
             raise Failure(_text(error)) from error
 
@@ -66,7 +70,7 @@ def _notes(error: Exception) -> list[str]:
 
 def _text(error: Exception) -> str:
     said = str(error)
-    if not said or not isinstance(error, (RichStoreError, OSError)):
+    if not said or not isinstance(error, _EXPECTED):
         said = f"{type(error).__name__}: {said}"
     return "\n".join([said, *_notes(error)])
 
