@@ -119,7 +119,7 @@ def test_get_follows_a_path(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("where", "said"),
     [
         ("nix", "there is no nix"),
         ("config.theme.nix.x", "there is no config.theme.nix; config.theme is a dict of 1"),
@@ -132,9 +132,9 @@ def test_get_follows_a_path(run: Run) -> None:
         ("7", "the number is written [7]"),
     ],
 )
-def test_what_is_not_there(run: Run, path: str, said: str) -> None:
+def test_what_is_not_there(run: Run, where: str, said: str) -> None:
     """A path that leads nowhere ends with 1, and is told how far it leads."""
-    assert said in run("get", path, code=1)
+    assert said in run("get", where, code=1)
 
 
 def test_get_json(run: Run) -> None:
