@@ -150,7 +150,7 @@ def test_ls(run: Run) -> None:
     for line_ in lines[1:]:
         run("get", line_)
     assert run("ls", "--prefix", "a", "--reverse", "-n", "1") == "ann\n"
-    assert run("ls", "-g", "people") == "eu/\n"
+    assert run("ls", "-g", "people/") == "eu/\n"
     rows = [row.split("\t") for row in run("ls", "-l").splitlines()]
     assert ["users", "list of 2"] in [row[:2] for row in rows]
     found = json.loads(run("ls", "--json", "--prefix", "co"))
@@ -334,7 +334,13 @@ def test_a_value_that_cannot_be_read(run: Run) -> None:
     assert rows["config"].startswith("dict of 2")
     assert run("find", "bob") == "users[1].name  'bob'\n"
     assert "can write it" in run("get", "ann", code=3)
+    assert run("get", "ann.name", "--classes", "any") == "Ann\n"
     Path(run.path).chmod(0o600)
+    assert run("get", "ann.name") == "Ann\n"
+    assert "sample_classes.Bare" in run("get", "ann", "--classes", "none", code=3)
+    assert "sample_classes.Bare" in run("get", "ann", "--classes", "sample", code=3)
+    for names in ("sample_classes", "json, sample_classes.Bare"):
+        assert run("get", "ann.name", "--classes", names) == "Ann\n"
 
 
 def test_missing_classes_are_shown(run: Run) -> None:
