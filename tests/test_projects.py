@@ -91,7 +91,9 @@ def test_two_scripts_see_the_same_store(root: Path) -> None:
     script(root, "import richstore\nwith richstore.open() as s: s['message'] = ['hello']")
     script(root / "jobs", "import richstore\nwith richstore.open() as s: s['message'].append(1)")
     assert run("get", "message") == "['hello', 1]\n"
-    assert (root.parent / "data" / "richstore" / "project" / "store.db").is_file()
+    project = find_project()
+    assert project is not None and project.store.is_file()
+    assert project.store.is_relative_to(root.parent) and not project.store.is_relative_to(root)
     assert sorted(os.listdir(root)) == ["jobs", "richstore.toml"]
 
 
