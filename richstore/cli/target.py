@@ -67,6 +67,18 @@ class Target:
             yield self.group_in(view)
 
     @contextmanager
+    def walking(self) -> Iterator[Any]:
+        """Give the store, or the group, for reading all of it.
+
+        A snapshot would keep in memory all that is read.
+
+        Raises:
+            Absent: there is no such group.
+        """
+        with self.open("r") as store:
+            yield self.group_in(store)
+
+    @contextmanager
     def changing(self, flag: str) -> Iterator[MutableMapping[Any, Any]]:
         """Give the store, or the group, in a transaction that is committed at the end."""
         with self.open(flag) as store, store.transaction():
