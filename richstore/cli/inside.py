@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from richstore.cli.failures import Absent, Failure
 from richstore.cli.paths import Path, write_path
 from richstore.errors import RichStoreError
 
-__all__ = ["Unreadable", "attributes", "children", "kind", "put", "remove", "value_at"]
+__all__ = ["Unreadable", "attributes", "children", "kind", "put", "readable", "remove", "value_at"]
 
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
@@ -75,6 +75,19 @@ def kind(value: Any) -> str:
     name = value.__class__.__qualname__
     has_size = isinstance(value, (Mapping, *_SEQUENCES, *_SETS)) and not hasattr(value, "_fields")
     return f"{name} of {len(value):,}" if has_size else name
+
+
+def readable(place: Any, keys: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the values of keys, and for each that cannot be read what is shown instead."""
+    for key in keys:
+        try:
+            yield key, place[key]
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the code of a class does
+            # it may have been deleted just now
+            if key in place:
+                yield key, Unreadable(error)
 
 
 def value_at(root: Mapping[Any, Any], path: Path) -> Any:

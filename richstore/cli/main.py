@@ -12,6 +12,7 @@ import click
 from richstore.cli import (
     changing,
     demo,
+    finding,
     project,
     reading,
     rewriting,
@@ -29,6 +30,7 @@ MODULES: tuple[ModuleType, ...] = (
     demo,
     project,
     reading,
+    finding,
     changing,
     upkeep,
     rewriting,

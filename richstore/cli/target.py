@@ -70,12 +70,12 @@ class Target:
     def walking(self) -> Iterator[Any]:
         """Give the store, or the group, for reading all of it.
 
-        A snapshot would keep in memory all that is read.
+        A snapshot would keep in memory all that is read, and each value is read once.
 
         Raises:
             Absent: there is no such group.
         """
-        with self.open("r") as store:
+        with self.open("r", cache_size=1024 * 1024) as store:
             yield self.group_in(store)
 
     @contextmanager
