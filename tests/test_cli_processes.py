@@ -101,8 +101,8 @@ def test_ctrl_c(store: Any, path: str) -> None:
         assert process.stderr.read().strip().startswith("Interrupted.")
 
 
-def test_ctrl_c_while_another_writes(store: Any, path: str) -> None:
-    """Ctrl-C ends a command that waits for the writer before it; nothing is changed."""
+def test_while_another_writes(store: Any, path: str) -> None:
+    """A command waits for the writer before it, until its --timeout or Ctrl-C ends it."""
     code = "import sys, richstore\nwith richstore.open(sys.argv[1]) as s, s.transaction():\n"
     code += "    print('in', flush=True)\n    sys.stdin.read()"
     words = [sys.executable, "-c", code, path]
@@ -110,6 +110,8 @@ def test_ctrl_c_while_another_writes(store: Any, path: str) -> None:
     with subprocess.Popen(words, env=child_environment(), **pipes) as writer:
         assert writer.stdout is not None and writer.stdin is not None
         assert writer.stdout.readline() == "in\n"
+        done = run("set", "new", "1", "-s", path, "--timeout", "0.01")
+        assert done.returncode == 3 and "another" in done.stderr
         code = "import signal, sys, richstore.__main__ as m, richstore.cli.target as t\n"
         code += "usual = t.Target.open\n"
         code += "def said(*a, **o):\n    print('opening', flush=True)\n    return usual(*a, **o)\n"

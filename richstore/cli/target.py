@@ -79,9 +79,14 @@ class Target:
             yield self.group_in(store)
 
     @contextmanager
-    def changing(self, flag: str) -> Iterator[MutableMapping[Any, Any]]:
-        """Give the store, or the group, in a transaction that is committed at the end."""
-        with self.open(flag) as store, store.transaction():
+    def changing(self, flag: str, timeout: float | None) -> Iterator[MutableMapping[Any, Any]]:
+        """Give the store, or the group, in a transaction that is committed at the end.
+
+        Args:
+            flag: as for `richstore.open`.
+            timeout: seconds to wait for another writer; None: until it has ended.
+        """
+        with self.open(flag, timeout=timeout) as store, store.transaction():
             yield self.group_of(store)
 
     def group_of(self, store: Any) -> Any:
