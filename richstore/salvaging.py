@@ -19,7 +19,7 @@ from richstore.errors import CorruptionError, RichStoreError
 from richstore.groups import Group
 from richstore.mapping import user_key
 from richstore.nodes.salvage import salvage as salvage_value
-from richstore.opening import open
+from richstore.opening import Classes, open
 from richstore.passphrase import KeySource
 from richstore.spaces import AFTER_VALUES, COUNTER, GROUPED, ROOT, path_of
 from richstore.store import Store
@@ -41,13 +41,19 @@ class Salvaged:
 
 
 def check_file(
-    path: Path, *, key: KeySource | None, problem: Callable[[str], None], progress: Progress
+    path: Path,
+    *,
+    key: KeySource | None,
+    classes: Classes | None = None,
+    problem: Callable[[str], None],
+    progress: Progress,
 ) -> Report:
     """Verify a store, its records too when its structure is damaged; nothing of it is run.
 
     Args:
         path: the file.
         key: as for `richstore.open`.
+        classes: likewise.
         problem: told what is wrong with the structure, before the records are read.
         progress: told how far it is.
 
@@ -61,20 +67,21 @@ def check_file(
     progress(0, None, "the structure of the file")
     for found in structure_problems(str(path)):
         problem(f"the structure of the file is damaged: {found}")
-    with open(path, "r", key=key) as store:
+    with open(path, "r", key=key, classes=classes) as store:
         # entries of keys are not counted while they are checked, so this is at most the total
-        total = _entries(store)
+        total = _figure(store, "records")
         return store._verify_records(
             progress=lambda count, size: progress(count, total, f"{size:,} bytes"), keys=NONE
         )
 
 
-def _entries(store: Store) -> int | None:
+def _figure(store: Store, name: str) -> int | None:
+    """Return one of the figures on a store; None: what leads to them is damaged."""
     try:
-        return store.stats().records
+        found: int = getattr(store.stats(), name)
     except CorruptionError:
-        # the check of the structure has told it
         return None
+    return found
 
 
 def salvage_file(
@@ -82,6 +89,7 @@ def salvage_file(
     target: Path,
     *,
     key: KeySource | None,
+    classes: Classes | None = None,
     lost: Callable[[str], None],
     progress: Progress,
 ) -> Salvaged:
@@ -91,6 +99,7 @@ def salvage_file(
         path: the damaged file.
         target: the new file, which has the same key.
         key: as for `richstore.open`.
+        classes: likewise; of the new file all are allowed.
         lost: told what is lost, as it is found.
         progress: told how far it is.
 
@@ -99,8 +108,9 @@ def salvage_file(
         RichStoreError: the file is none that can be opened.
     """
     whole = parts = gone = 0
-    with open(path, "r", key=key) as store, _new(target, key) as new:
+    with open(path, "r", key=key, classes=classes) as store, _new(target, key) as new:
         view = store._tracker.engine.read()
+        total = _figure(store, "values")
         try:
             for name, stored in view.scan(ROOT, AFTER_VALUES):
                 if name[:1] == GROUPED and view.get(COUNTER + name[1:9]) is None:
@@ -113,7 +123,7 @@ def salvage_file(
                 whole += is_kept and not losses
                 parts += is_kept and bool(losses)
                 gone += not is_kept
-                progress(whole + parts + gone, None, "values")
+                progress(whole + parts + gone, total, "values")
         except CorruptionError as error:
             lost(f"all values that come next, since they cannot be found: {error}")
             gone += 1

@@ -63,6 +63,11 @@ class Strict:
         super().__setattr__(name, value)
 
 
+class Strange:
+    def __getitem__(self, key: str) -> int:
+        return len(key)
+
+
 class Run:
     """Runs commands on one store."""
 
@@ -95,6 +100,7 @@ def run(path: str) -> Iterator[Run]:
         store["ann"] = Bare(name="Ann", friends=["bob"])
         store[7] = "seven"
         store["alice", 7] = (1, [2])
+        store["strange"] = Strange()
         store.group("people").group("eu")["carl"] = {"age": 41}
     yield Run(path)
     with richstore.open(path, "r") as store:
@@ -119,7 +125,7 @@ def test_get_follows_a_path(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("where", "said"),
     [
         ("nix", "there is no nix"),
         ("config.theme.nix.x", "there is no config.theme.nix; config.theme is a dict of 1"),
@@ -130,11 +136,13 @@ def test_get_follows_a_path(run: Run) -> None:
         ("ann.__class__", "there is no ann.__class__"),
         ("ann.nix", "ann is a Bare"),
         ("7", "the number is written [7]"),
+        ("7" * 5000, "there is no 777"),
+        ("strange[0]", "strange is a Strange"),
     ],
 )
-def test_what_is_not_there(run: Run, path: str, said: str) -> None:
+def test_what_is_not_there(run: Run, where: str, said: str) -> None:
     """A path that leads nowhere ends with 1, and is told how far it leads."""
-    assert said in run("get", path, code=1)
+    assert said in run("get", where, code=1)
 
 
 def test_get_json(run: Run) -> None:
@@ -146,11 +154,11 @@ def test_get_json(run: Run) -> None:
 def test_ls(run: Run) -> None:
     """`ls` writes keys in order, as paths, which other commands take."""
     lines = run("ls").splitlines()
-    assert lines == ["people/", "[7]", "ann", "config", "users", '["alice", 7]']
+    assert lines == ["people/", "[7]", "ann", "config", "strange", "users", '["alice", 7]']
     for line_ in lines[1:]:
         run("get", line_)
     assert run("ls", "--prefix", "a", "--reverse", "-n", "1") == "ann\n"
-    assert run("ls", "-g", "people") == "eu/\n"
+    assert run("ls", "-g", "people/") == "eu/\n"
     rows = [row.split("\t") for row in run("ls", "-l").splitlines()]
     assert ["users", "list of 2"] in [row[:2] for row in rows]
     found = json.loads(run("ls", "--json", "--prefix", "co"))
@@ -191,9 +199,9 @@ def test_find(run: Run) -> None:
 def test_stats(run: Run) -> None:
     """`stats` has the figures of the store."""
     figures = json.loads(run("stats", "--json"))
-    assert figures["values"] == 6  # of all groups
+    assert figures["values"] == 7  # of all groups
     assert figures["path"] == run.path
-    assert ["values", "6"] in [row.split("\t") for row in run("stats").splitlines()]
+    assert ["values", "7"] in [row.split("\t") for row in run("stats").splitlines()]
 
 
 # --- changing ---
@@ -296,7 +304,7 @@ def test_del(run: Run) -> None:
     assert run.value("users")[0]["tags"] == {"blue"}
     assert run.value("config") == {"a b": [1]}
     assert not hasattr(run.value("ann"), "friends")
-    assert run("ls").split() == ["people/", "ann", "config", "users"]
+    assert run("ls").split() == ["people/", "ann", "config", "strange", "users"]
     assert "there is no users[1].name.x" in run("del", "users[1].name.x", "ann", code=1)
 
 
@@ -318,6 +326,7 @@ def test_mistakes_end_with_a_line(run: Run, tmp_path: Path) -> None:
     assert "there is no group nix" in run("ls", "-g", "nix", code=1)
     assert "there is no group people/nix" in run("ls", "-g", "people/nix", code=1)
     assert "/ between" in run("ls", "-g", "people//eu", code=2)
+    assert "too long" in run("set", "a", "1", "-g", "x" * 600, code=2)
     assert run.run("nonsense").exit_code == 2
     other = tmp_path / "other"
     other.write_text("no store")
@@ -333,7 +342,13 @@ def test_a_value_that_cannot_be_read(run: Run) -> None:
     assert rows["config"].startswith("dict of 2")
     assert run("find", "bob") == "users[1].name  'bob'\n"
     assert "can write it" in run("get", "ann", code=3)
+    assert run("get", "ann.name", "--classes", "any") == "Ann\n"
     Path(run.path).chmod(0o600)
+    assert run("get", "ann.name") == "Ann\n"
+    assert "sample_classes.Bare" in run("get", "ann", "--classes", "none", code=3)
+    assert "sample_classes.Bare" in run("get", "ann", "--classes", "sample", code=3)
+    for names in ("sample_classes", "json, sample_classes.Bare"):
+        assert run("get", "ann.name", "--classes", names) == "Ann\n"
 
 
 def test_missing_classes_are_shown(run: Run) -> None:
@@ -448,6 +463,7 @@ def circle() -> list[Any]:
         (Slotted(), "Slotted(a=[1])"),
         (datetime.date(2026, 1, 2), "datetime.date(2026, 1, 2)"),
         (circle(), "[1, [...]]"),
+        ([Strange()], "[Strange()]"),
         ([Rude()], "[<Rude, whose repr fails: no repr today>]"),
     ],
 )

@@ -110,6 +110,7 @@ def test_names_that_look_like_something_else_are_quoted() -> None:
         ("set()", set()),
         ("frozenset({1})", frozenset({1})),
         ("-1.5", -1.5),
+        (r"'\d'", r"\d"),
         ("1+2j", 1 + 2j),
         ("-inf", -math.inf),
         ('datetime("2026-01-02T03:04:05+00:00")', datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),

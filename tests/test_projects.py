@@ -39,10 +39,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def keyring(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A keyring in a file, of this process and those that it starts."""
-    import keyring
-
+    # before it is imported, which looks for the one of the operating system
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring_in_a_file.FileKeyring")
     monkeypatch.setenv("KEYRING_FILE", str(root.parent / "keyring.json"))
+    import keyring
+
     before = keyring.get_keyring()
     keyring.core.init_backend()
     yield keyring
@@ -52,9 +53,9 @@ def keyring(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def no_keyring(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine without a keyring."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     import keyring
 
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     before = keyring.get_keyring()
     keyring.core.init_backend()
     yield
@@ -90,7 +91,9 @@ def test_two_scripts_see_the_same_store(root: Path) -> None:
     script(root, "import richstore\nwith richstore.open() as s: s['message'] = ['hello']")
     script(root / "jobs", "import richstore\nwith richstore.open() as s: s['message'].append(1)")
     assert run("get", "message") == "['hello', 1]\n"
-    assert (root.parent / "data" / "richstore" / "project" / "store.db").is_file()
+    project = find_project()
+    assert project is not None and project.store.is_file()
+    assert project.store.is_relative_to(root.parent) and not project.store.is_relative_to(root)
     assert sorted(os.listdir(root)) == ["jobs", "richstore.toml"]
 
 
@@ -226,6 +229,18 @@ def test_without_platformdirs(root: Path) -> None:
     assert (root / "s.db").is_file()
 
 
+def test_without_cryptography(root: Path) -> None:
+    """Where the package for encryption is missing, `init --encrypt` says so and leaves nothing."""
+    said = script(
+        root,
+        "import sys\nsys.modules['cryptography'] = None\nfrom click.testing import CliRunner\n"
+        "from richstore.cli.main import cli\n"
+        "print(CliRunner().invoke(cli, ['init', '--encrypt', '--store', 's.db']).output)",
+    )
+    assert "pip install 'richstore[secure]'" in said
+    assert os.listdir(root) == []
+
+
 def test_importing_brings_nothing(root: Path) -> None:
     """`import richstore` imports no package but its three, and a project with a file none more."""
     (root / "richstore.toml").write_text('project-name = "shop"\nstore = "s.db"')
@@ -249,7 +264,7 @@ def test_encrypt_with_a_keyring(root: Path, keyring: Any) -> None:
     assert run("get", "a") == "[1]\n"
     assert "no problems" in script(
         root, "import sys, richstore.__main__ as m\nsys.argv[1:] = ['check']\nm.main()"
-    )
+    )  # which starts a process that finds the key as well
     key = kept_key("shop")
     assert key is not None and len(key) == 32
     for file in root.rglob("*"):
@@ -262,6 +277,22 @@ def test_encrypt_with_a_keyring(root: Path, keyring: Any) -> None:
         richstore.open()
     with richstore.open(key=key) as store:
         assert store["a"] == [1]
+
+
+def test_a_project_for_an_encrypted_store(root: Path, keyring: Any) -> None:
+    """`init --existing --encrypt` takes the key that there is, and no other."""
+    words = ["init", "--project-name", "shop", "--store", "s.db", "--existing"]
+    key = bytes(range(32))
+    with richstore.open("s.db", key=key) as store:
+        store["a"] = 1
+    assert "is encrypted" in run(*words, code=3)
+    assert "not in the keyring" in run(*words, "--encrypt", code=3)
+    keep_key("shop", bytes(32))
+    assert "cannot be opened" in run(*words, "--encrypt", code=3)
+    assert kept_key("shop") == bytes(32)
+    keep_key("shop", key)
+    run(*words, "--encrypt")
+    assert run("get", "a") == "1\n"
 
 
 def test_a_key_in_the_keyring_is_never_lost(root: Path, keyring: Any) -> None:

@@ -21,12 +21,22 @@ __all__ = ["append", "delete", "set_value"]
 # a value such as -5 is no option
 NEGATIVE = {"ignore_unknown_options": True}
 
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait for another writer; else until it has ended.",
+)
+
 
 @click.command("set", context_settings=NEGATIVE)
 @path_argument()
 @value_options
 @on_group
-def set_value(path: Path, value: str, as_str: bool, as_json: bool, target: Target) -> None:
+@_TIMEOUT
+def set_value(
+    path: Path, value: str, as_str: bool, as_json: bool, target: Target, timeout: float | None
+) -> None:
     """Set the value at PATH to VALUE, and print what was set.
 
     VALUE is JSON, else a Python literal, else a text as it is: 1, true, '{"a": [1]}', "(1, 2)",
@@ -34,7 +44,7 @@ def set_value(path: Path, value: str, as_str: bool, as_json: bool, target: Targe
     missing.
     """
     given = given_value(value, as_str, as_json)
-    with target.changing("c") as place:
+    with target.changing("c", timeout) as place:
         put(place, path, given)
     say(f"{write_path(path)} = {line(given)}")
 
@@ -43,13 +53,16 @@ def set_value(path: Path, value: str, as_str: bool, as_json: bool, target: Targe
 @path_argument()
 @value_options
 @on_group
-def append(path: Path, value: str, as_str: bool, as_json: bool, target: Target) -> None:
+@_TIMEOUT
+def append(
+    path: Path, value: str, as_str: bool, as_json: bool, target: Target, timeout: float | None
+) -> None:
     """Append VALUE to the list at PATH, or add it to the set there.
 
     VALUE is read as by set. A list is made where there is nothing at PATH.
     """
     given = given_value(value, as_str, as_json)
-    with target.changing("c") as place:
+    with target.changing("c", timeout) as place:
         try:
             found: Any = value_at(place, path)
         except Absent:
@@ -72,8 +85,9 @@ def append(path: Path, value: str, as_str: bool, as_json: bool, target: Target) 
 @click.command("del")
 @path_argument("paths", nargs=-1, required=True, metavar="PATH...")
 @on_group
-def delete(paths: tuple[Path, ...], target: Target) -> None:
+@_TIMEOUT
+def delete(paths: tuple[Path, ...], target: Target, timeout: float | None) -> None:
     """Remove what is at each PATH: all of them or, when one is not there, none."""
-    with target.changing("w") as place:
+    with target.changing("w", timeout) as place:
         for path in paths:
             remove(place, path)

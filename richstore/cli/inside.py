@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from richstore.cli.failures import Absent, Failure
 from richstore.cli.paths import Path, write_path
 from richstore.errors import RichStoreError
 
-__all__ = ["Unreadable", "attributes", "children", "kind", "put", "remove", "value_at"]
+__all__ = ["Unreadable", "attributes", "children", "kind", "put", "readable", "remove", "value_at"]
 
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
@@ -76,6 +77,19 @@ def kind(value: Any) -> str:
     return f"{name} of {len(value):,}" if has_size else name
 
 
+def readable(place: Any, keys: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the values of keys, and for each that cannot be read what is shown instead."""
+    for key in keys:
+        try:
+            yield key, place[key]
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the code of a class does
+            # it may have been deleted just now
+            if key in place:
+                yield key, Unreadable(error)
+
+
 def value_at(root: Mapping[Any, Any], path: Path) -> Any:
     """Return the value that a path leads to.
 
@@ -86,7 +100,7 @@ def value_at(root: Mapping[Any, Any], path: Path) -> Any:
     for at, key in enumerate(path):
         try:
             value = _step(value, key)
-        except (KeyError, IndexError):
+        except (LookupError, TypeError):
             raise Absent(_absent(root, path[:at], value, key)) from None
     return value
 
@@ -114,10 +128,8 @@ def _has_positions(value: Any) -> bool:
 def _absent(root: Any, above: Path, value: Any, key: Any) -> str:
     said = f"there is no {write_path((*above, key))}"
     if not above:
-        other = int(key) if isinstance(key, str) and key.isdecimal() and key.isascii() else None
-        if other is not None and other in root:
-            return f"{said}; the number is written [{other}]"
-        return said
+        is_number = isinstance(key, str) and re.fullmatch(r"-?[0-9]{1,18}", key)
+        return f"{said}; the number is written [{key}]" if is_number and int(key) in root else said
     said += f"; {write_path(above)} is a {kind(value)}"
     if isinstance(value, _SEQUENCES) and isinstance(key, str) and not hasattr(value, "_fields"):
         said += f", and its items are {write_path(above)}[0] and so on"
@@ -143,6 +155,8 @@ def put(root: Any, path: Path, value: Any) -> None:
             setattr(parent, key, value)
     except IndexError:
         raise Absent(_absent(root, path[:-1], parent, key) + "; append adds to it") from None
+    except (RichStoreError, OSError):
+        raise
     except Exception as error:
         raise _refused(path, "set", error) from error
 
@@ -163,14 +177,14 @@ def remove(root: Any, path: Path) -> None:
             del parent[key]
         else:
             delattr(parent, key)
+    except (RichStoreError, OSError):
+        raise
     except Exception as error:
         raise _refused(path, "removed", error) from error
 
 
-def _refused(path: Path, what: str, error: Exception) -> Exception:
-    """Return what is to be raised for an error of ours, or of the code of a value's class."""
-    if isinstance(error, (RichStoreError, OSError)):
-        return error
+def _refused(path: Path, what: str, error: Exception) -> Failure:
+    """Return what is to be raised for what the code of a value's class raised."""
     text = f"{error.__class__.__name__}: {error}"
     return Failure(f"{write_path(path)} cannot be {what}: {text}")
 

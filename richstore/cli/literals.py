@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
@@ -36,7 +37,10 @@ def read_literal(text: str) -> Any:
         LiteralError: it is no literal.
     """
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body)
+        with warnings.catch_warnings():
+            # a \d in quotes is what it looks like
+            warnings.simplefilter("ignore")
+            return _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, ArithmeticError) as error:
         raise LiteralError(f"{text!r} is no Python literal: {error}") from None
     except (RecursionError, MemoryError):

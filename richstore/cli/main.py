@@ -12,6 +12,7 @@ import click
 from richstore.cli import (
     changing,
     demo,
+    finding,
     project,
     reading,
     rewriting,
@@ -30,6 +31,7 @@ MODULES: tuple[ModuleType, ...] = (
     demo,
     project,
     reading,
+    finding,
     changing,
     upkeep,
     rewriting,
@@ -37,6 +39,10 @@ MODULES: tuple[ModuleType, ...] = (
     transfer,
     shell,
 )
+
+
+# What is not the fault of the program; an ImportError says which extra is missing.
+_EXPECTED = (RichStoreError, OSError, ImportError)
 
 
 class Commands(click.Group):
@@ -57,7 +63,7 @@ class Commands(click.Group):
             raise Failure("a value is nested too deeply for this command") from None
         except Exception as error:
             # the code of a class that raised while a value was read is told of in a note
-            if not isinstance(error, (RichStoreError, OSError)) and not _notes(error):
+            if not isinstance(error, _EXPECTED) and not _notes(error):
                 raise
             raise Failure(_text(error)) from error
 
@@ -68,7 +74,7 @@ def _notes(error: Exception) -> list[str]:
 
 def _text(error: Exception) -> str:
     said = str(error)
-    if not said or not isinstance(error, (RichStoreError, OSError)):
+    if not said or not isinstance(error, _EXPECTED):
         said = f"{type(error).__name__}: {said}"
     return "\n".join([said, *_notes(error)])
 

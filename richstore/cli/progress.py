@@ -16,11 +16,13 @@ class Bar:
     def __init__(self, shown: Any = None, task: Any = None) -> None:
         self._shown = shown
         self._task = task
+        # how many steps there are, when that is known beforehand
+        self.total: int | None = None
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show how many steps are done, of how many when that is known, and a note beside it."""
         if self._shown is not None:
-            self._shown.update(self._task, completed=done, total=total, note=note)
+            self._shown.update(self._task, completed=done, total=total or self.total, note=note)
 
     def records(self, done: int, size: int) -> None:
         """Show how many records and bytes are done, as `Store.migrate` and others tell it."""

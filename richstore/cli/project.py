@@ -16,7 +16,7 @@ import richstore
 from richstore.cli.failures import Failure
 from richstore.cli.output import say
 from richstore.errors import ProjectError
-from richstore.keyrings import KEY, environment_key, forget_key, keep_key, kept_key
+from richstore.keyrings import KEY, environment_key, forget_key, keep_key, kept_key, project_key
 from richstore.passphrase import Passphrase
 from richstore.projects import (
     OWN_FILE,
@@ -45,7 +45,11 @@ __all__ = ["init"]
     is_flag=True,
     help="Encrypt the store. The key goes into the keyring; without one it is printed, once.",
 )
-@click.option("--existing", is_flag=True, help="Use a store that is there already.")
+@click.option(
+    "--existing",
+    is_flag=True,
+    help="Use a store that is there already; with --encrypt, one that has a key already.",
+)
 def init(project_name: str | None, store: str | None, encrypt: bool, existing: bool) -> None:
     """Make this folder a project, whose store richstore.open() and all commands find.
 
@@ -54,8 +58,6 @@ def init(project_name: str | None, store: str | None, encrypt: bool, existing: b
     environment variable RICHSTORE_KEY.
     """
     project = _new_project(Path.cwd(), project_name, store)
-    if existing and encrypt:
-        raise click.UsageError("--encrypt is for a new store; rekey changes the key of another")
     if project.store.exists() and not existing:
         raise Failure(
             f"{project.store} exists already: it may be another project of the name "
@@ -63,17 +65,16 @@ def init(project_name: str | None, store: str | None, encrypt: bool, existing: b
         )
     if not os.access(project.file.parent, os.W_OK):
         raise Failure(f"{project.file.parent} cannot be written to")
-    key, source = _new_key(project.name) if encrypt else (None, None)
+    key, source = _key(project.name, existing) if encrypt else (None, None)
     entries = {"project-name": project.name, "store": store, "key": source}
     text = _table(project.file, {name: one for name, one in entries.items() if one is not None})
     try:
         place = Place(os.fspath(project.store), project)
         place.prepare("c")
-        if not existing:
-            richstore.open(place.path, "c", key=key).close()
+        richstore.open(place.path, "w" if existing else "c", key=key).close()
         _append(project.file, text)
     except BaseException:
-        if source == "keyring":
+        if source == "keyring" and not existing:
             forget_key(project.name)
         raise
     say(f"{project.file}: the project {project.name}")
@@ -114,15 +115,18 @@ def _table_of(content: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _new_key(name: str) -> tuple[bytes | Passphrase, str]:
-    """Return a key for a new store, and where it is to come from.
+def _key(name: str, existing: bool) -> tuple[bytes | Passphrase, str]:
+    """Return the key of a store, a new one for a new store, and where it is to come from.
 
     Raises:
         Failure: the keyring has a key of that name already, which must not be lost.
+        ProjectError: the key of a store that exists is nowhere.
     """
     given = environment_key()
     if given is not None:
         return given, "environment"
+    if existing:
+        return project_key(name, "keyring"), "keyring"
     key = secrets.token_bytes(32)
     try:
         if kept_key(name) is not None:

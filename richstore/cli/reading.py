@@ -1,25 +1,27 @@
-"""The commands that show what is in a store: `ls`, `get`, `tree`, `find`, `stats`."""
+"""The commands that show what is in a store: `ls`, `get`, `tree`, `stats`."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import click
 
-from richstore.cli.failures import Absent
-from richstore.cli.inside import Unreadable, children, kind, value_at
+from richstore.cli.inside import children, kind, readable, value_at
 from richstore.cli.keys import path_argument
 from richstore.cli.output import json_option, on_terminal, say, say_json, table
 from richstore.cli.paths import Path, write_path
-from richstore.cli.progress import Bar, progress
 from richstore.cli.show import line, text
 from richstore.cli.target import Target, on_group, on_store
 
-__all__ = ["find", "get", "ls", "stats", "tree"]
+__all__ = ["get", "ls", "stats", "tree"]
+
+_NAMES = ("path", "kind", "value")
+# In a tree: the level, and these three; and what stands for items that are not shown.
+_Row = tuple[int, str, str, str]
+_MORE = "…"
 
 
 @click.command()
@@ -39,32 +41,31 @@ def ls(
     Keys are written as other commands take them. Groups come first, with a / behind their names.
     With --json there is an object for each: its path, what it is, and its value on a line.
     """
-    with target.reading() as view:
-        keys = islice(view.keys(prefix=prefix, reverse=reverse), limit)
-        groups = [name for name in view.groups() if name.startswith(prefix or "")]
+    with target.walking() as place:
+        keys = islice(place.keys(prefix=prefix, reverse=reverse), limit)
+        groups = [name for name in place.groups() if name.startswith(prefix or "")]
         if not (long or as_json or on_terminal()):
             for name in groups:
                 say(f"{name}/")
             for key in keys:
                 say(write_path((key,)))
             return
-        rows = [(f"{name}/", "group", "") for name in groups]
-        for key in keys:
-            value = _read(view, key)
-            rows.append((write_path((key,)), kind(value), line(value)))
-    if as_json:
-        say_json([dict(zip(("path", "kind", "value"), row, strict=True)) for row in rows])
-    else:
-        table(("key", "kind", "value"), rows)
+        rows = chain(
+            ((f"{name}/", "group", "") for name in groups),
+            ((write_path((key,)), *_told(value)) for key, value in readable(place, keys)),
+        )
+        if as_json:
+            say_json([dict(zip(_NAMES, row, strict=True)) for row in rows])
+        else:
+            table(("key", *_NAMES[1:]), rows)
 
 
-def _read(view: Any, key: Any) -> Any:
+def _told(value: Any) -> tuple[str, str]:
+    """Return what a value is, and its beginning; a damaged part of it may be met only here."""
     try:
-        return view[key]
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever the code of a class does when it is read
-        return Unreadable(error)
+        return kind(value), line(value)
+    except RichStoreError as error:
+        return kind(value), str(error)
 
 
 @click.command()
@@ -112,120 +113,33 @@ def tree(path: Path | None, depth: int, items: int, target: Target, as_json: boo
     With --json there is an object for each place, in order: its path, what it is, and its value on
     a line.
     """
-    with target.reading() as view:
-        if path is None:
-            rows = [(0, f"{name}/", "group", "") for name in view.groups()]
-            for key in view.keys():  # noqa: SIM118 - a view has no order of its own
-                rows += _branch((key,), _read(view, key), 0, depth, items)
+    with target.walking() as place:
+        rows = _branches(place, path, depth, items)
+        if as_json:
+            say_json([dict(zip(_NAMES, row, strict=True)) for _, *row in rows if row[0] != _MORE])
         else:
-            rows = _branch(path, value_at(view, path), 0, depth, items)
-    if as_json:
-        names = ("path", "kind", "value")
-        say_json([dict(zip(names, row[1:], strict=True)) for row in rows])
+            for level, *row in rows:
+                say("    " * level + "  ".join(filter(None, row)))
+
+
+def _branches(place: Any, path: Path | None, depth: int, items: int) -> Iterator[_Row]:
+    if path is not None:
+        yield from _branch(path, value_at(place, path), 0, depth, items)
         return
-    for level, place, what, value in rows:
-        say("    " * level + "  ".join(filter(None, (place, what, value))))
+    for name in place.groups():
+        yield 0, f"{name}/", "group", ""
+    for key, value in readable(place, place.keys()):
+        yield from _branch((key,), value, 0, depth, items)
 
 
-def _branch(
-    path: Path, value: Any, level: int, depth: int, items: int
-) -> list[tuple[int, str, str, str]]:
-    """Return the rows of a value and of what is inside: level, path, what it is, and its value."""
-    inside = list(islice(children(value), items + 1))
-    rows = [(level, write_path(path), kind(value), "" if inside and depth > 1 else line(value))]
-    if depth == 1:
-        return rows
+def _branch(path: Path, value: Any, level: int, depth: int, items: int) -> Iterator[_Row]:
+    """Yield the rows of a value and of what is inside."""
+    inside = list(islice(children(value), items + 1)) if depth > 1 else []
+    yield level, write_path(path), kind(value), "" if inside else line(value)
     for key, child in inside[:items]:
-        rows += _branch((*path, key), child, level + 1, depth - 1, items)
+        yield from _branch((*path, key), child, level + 1, depth - 1, items)
     if len(inside) > items:
-        rows.append((level + 1, "…", "", ""))
-    return rows
-
-
-@click.command()
-@click.argument("pattern", metavar="TEXT")
-@click.option("-e", "--regex", is_flag=True, help="TEXT is a regular expression of Python.")
-@click.option("-i", "--ignore-case", is_flag=True, help="Take A for a.")
-@click.option("--keys", "keys_only", is_flag=True, help="Look at keys and names, not at values.")
-@click.option(
-    "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many matches."
-)
-@on_group
-@json_option
-def find(
-    pattern: str,
-    regex: bool,
-    ignore_case: bool,
-    keys_only: bool,
-    limit: int | None,
-    target: Target,
-    as_json: bool,
-) -> None:
-    """Find TEXT in the keys, names and simple values at any depth, and print the paths.
-
-    It reads everything in the store or group, and in the groups inside, whose names stand before
-    the path. The exit code is 1 when nothing matches.
-    """
-    try:
-        searched = re.compile(
-            pattern if regex else re.escape(pattern), re.IGNORECASE if ignore_case else 0
-        )
-    except re.error as error:
-        raise click.UsageError(f"TEXT is no regular expression: {error}") from None
-    found = []
-    with target.reading() as view, progress("Searching") as bar:
-        matches = (
-            {"group": "/".join(group), "path": write_path(path), "value": line(value)}
-            for group, place in _all_groups(view, target.group)
-            for path, value in _matches(place, searched, keys_only, bar)
-        )
-        for match in islice(matches, limit):
-            found.append(match)
-            if not as_json:
-                say("  ".join(filter(None, match.values())))
-    if as_json:
-        say_json(found)
-    if not found:
-        raise Absent(f"{pattern!r} is nowhere in {target.path}")
-
-
-def _all_groups(view: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield a store or group and all groups inside it, with the names that lead there."""
-    yield path, view
-    for name in view.groups():
-        yield from _all_groups(view.group(name), (*path, name))
-
-
-def _matches(
-    view: Any, searched: re.Pattern[str], keys_only: bool, bar: Bar
-) -> Iterator[tuple[Path, Any]]:
-    total = len(view)
-    for count, key in enumerate(view.keys()):
-        bar(count, total, write_path((key,)))
-        for path, value in _all_inside(key, _read(view, key)):
-            is_leaf = not keys_only and next(children(value), None) is None
-            if searched.search(str(path[-1])) or (is_leaf and searched.search(_leaf_text(value))):
-                yield path, value
-
-
-def _all_inside(key: Any, value: Any) -> Iterator[tuple[Path, Any]]:
-    """Yield a value and what is in it at any depth; a large one is never held as a whole."""
-    above: list[tuple[Path, Any, Iterator[tuple[Any, Any]]]] = [((), None, iter([(key, value)]))]
-    while above:
-        path, _, inside = above[-1]
-        for name, found in inside:
-            place = (*path, name)
-            yield place, found
-            # a circle is walked once
-            if not any(found is one for _, one, _ in above[1:]):
-                above.append((place, found, children(found)))
-                break
-        else:
-            above.pop()
-
-
-def _leaf_text(value: Any) -> str:
-    return value if isinstance(value, str) else line(value, 1000)
+        yield level + 1, _MORE, "", ""
 
 
 @click.command()

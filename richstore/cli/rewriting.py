@@ -10,7 +10,7 @@ import click
 
 from richstore.cli.output import say
 from richstore.cli.progress import progress
-from richstore.cli.target import Target, on_store
+from richstore.cli.target import Target, on_classes, on_store
 from richstore.errors import WrongKeyError
 from richstore.keyrings import forget_key, keep_key, kept_key, key_in
 from richstore.passphrase import Passphrase
@@ -43,7 +43,7 @@ def compact(target: Target) -> None:
     metavar="MODULE",
     help="Import this module before: the one that calls richstore.renamed. May be given again.",
 )
-@on_store
+@on_classes
 def migrate(modules: tuple[str, ...], target: Target) -> None:
     """Rewrite what has old names or old versions of classes.
 
@@ -58,6 +58,7 @@ def migrate(modules: tuple[str, ...], target: Target) -> None:
         except ImportError as error:
             raise click.UsageError(f"{module} cannot be imported: {error}") from error
     with progress("Migrating") as bar, target.open("w") as store:
+        bar.total = store.stats().records
         count = store.migrate(progress=bar.records)
     say(f"{target.path}: {count:,} records rewritten")
 
@@ -88,6 +89,7 @@ def rekey(reencrypt: bool, target: Target) -> None:
 
 def _rekey(target: Target, new: bytes | Passphrase, reencrypt: bool) -> None:
     with progress("Encrypting") as bar, target.open("w") as store:
+        bar.total = store.stats().records
         store.rekey(new, reencrypt=reencrypt, progress=bar.records)
 
 

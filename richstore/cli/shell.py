@@ -29,9 +29,7 @@ def shell(read_only: bool, target: Target) -> None:
     with target.open("r" if read_only else "w") as store:
         names: dict[str, Any] = {"__name__": "__console__", "richstore": richstore, "store": store}
         if target.group:
-            names["group"] = store
-            for name in target.group:
-                names["group"] = names["group"].group(name)
+            names["group"] = target.group_of(store)
         _complete(names)
         known = ", ".join(name for name in ("store", "group") if name in names)
         banner = f"Python {sys.version.split()[0]}; {known} of {store.path}"

@@ -93,6 +93,10 @@ def _parts(value: Any) -> tuple[str, str, Iterator[tuple[str, Any]]] | None:
 
 
 def _simple(value: Any) -> str:
+    cls = value.__class__
+    if cls.__repr__ is object.__repr__:
+        # an address says nothing, and is another one each time
+        return f"{cls.__qualname__}()"
     try:
         return repr(value)
     except Exception as error:  # noqa: BLE001 - whatever a class of the user's does

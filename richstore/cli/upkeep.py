@@ -13,7 +13,7 @@ import click
 import richstore
 from richstore.cli.output import say
 from richstore.cli.progress import progress
-from richstore.cli.target import Target, on_store
+from richstore.cli.target import Target, on_classes, on_store
 from richstore.errors import CorruptionError, FormatError
 from richstore.salvaging import check_file, salvage_file
 
@@ -26,7 +26,7 @@ _REPLACE = click.option("--replace", is_flag=True, help="Replace a file that is 
 
 
 @click.command()
-@on_store
+@on_classes
 @_HERE
 @click.pass_context
 def check(ctx: click.Context, target: Target, is_here: bool) -> None:
@@ -59,7 +59,13 @@ def check_here(target: Target) -> int:
 
     with progress("Checking") as bar:
         try:
-            report = check_file(target.path, key=target.key(), problem=tell, progress=bar)
+            report = check_file(
+                target.path,
+                key=target.key(),
+                classes=target.classes,
+                problem=tell,
+                progress=bar,
+            )
         except (CorruptionError, FormatError) as error:
             tell(str(error))
             return 1
@@ -75,7 +81,7 @@ def check_here(target: Target) -> int:
 
 @click.command()
 @click.argument("copy", type=click.Path(path_type=Path))
-@on_store
+@on_classes
 @click.option("--compact", is_flag=True, help="Leave out what deleted values have left behind.")
 @_REPLACE
 def backup(copy: Path, target: Target, compact: bool, replace: bool) -> None:
@@ -105,7 +111,7 @@ def restore(copy: Path, target: Target, replace: bool) -> None:
 
 @click.command()
 @click.argument("new", type=click.Path(path_type=Path))
-@on_store
+@on_classes
 @_HERE
 @click.pass_context
 def salvage(ctx: click.Context, new: Path, target: Target, is_here: bool) -> None:
@@ -133,7 +139,14 @@ def salvage_here(target: Target, new: Path) -> int:
         say(f"{target.path}: lost {loss}")
 
     with progress("Salvaging") as bar:
-        kept = salvage_file(target.path, new, key=target.key(), lost=tell, progress=bar)
+        kept = salvage_file(
+            target.path,
+            new,
+            key=target.key(),
+            classes=target.classes,
+            lost=tell,
+            progress=bar,
+        )
     say(f"{new}: {kept.whole:,} values kept, {kept.parts:,} kept in part, {kept.lost:,} lost")
     return 1 if kept.parts or kept.lost else 0
 

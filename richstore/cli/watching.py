@@ -71,9 +71,7 @@ def _look(store: richstore.Store, target: Target, path: Path | None) -> tuple[in
     """Return the number of commits, and a copy of what is watched, which is at least as new."""
     commit = store.stats().commits
     with store.snapshot() as view:
-        place: Any = view
-        for name in target.group:
-            place = place.group(name)
+        place = target.group_of(view)
         if path is None:
             return commit, {key: richstore.plain(value) for key, value in place.items()}
         try:
