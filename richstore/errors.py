@@ -15,6 +15,7 @@ RichStoreError
 ├── CorruptionError    (RuntimeError)  a record that is not what was written
 ├── OrderError         (TypeError)     a range of keys where the names of keys are encrypted
 ├── WrongKeyError      (ValueError)    not the key that a store or document is encrypted with
+├── ProjectError       (RuntimeError)  open() without a target found no project, or a wrong one
 ├── FillError          (RuntimeError)  some values could not be made by worker processes
 └── FormatError        (ValueError)    not a richstore file, or one of a newer version
 ```
@@ -40,6 +41,7 @@ __all__ = [
     "MissingClassError",
     "OrderError",
     "PlacedError",
+    "ProjectError",
     "ReadOnlyError",
     "RichStoreError",
     "UntrustedClassError",
@@ -137,6 +139,10 @@ class ConflictError(RichStoreError, RuntimeError):
 
 class CorruptionError(RichStoreError, RuntimeError):
     """A record does not have the content that was written."""
+
+
+class ProjectError(RichStoreError, RuntimeError):
+    """No store was named, and the project that says which it is is missing, or says it wrong."""
 
 
 class FormatError(RichStoreError, ValueError):

@@ -30,6 +30,7 @@ BUILTINS = {
     "CorruptionError": RuntimeError,
     "FillError": RuntimeError,
     "FormatError": ValueError,
+    "ProjectError": RuntimeError,
 }
 
 

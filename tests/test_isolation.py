@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -468,6 +470,18 @@ def test_a_snapshot_of_limited_age(box: Any) -> None:
         with pytest.raises(richstore.ClosedError, match=r"max_age of 0\.5 s"):
             use()
     view.close()
+
+
+def test_a_loop_over_a_snapshot_keeps_no_values(box: Any) -> None:
+    """What a loop over a snapshot has passed is let go of; what is asked for by key is kept."""
+    box.store.update({number: [number] for number in range(100)})
+    with box.store.snapshot() as view:
+        kept = view[7]
+        passed = [weakref.ref(value) for value in view.values()]
+        gc.collect()
+        alive = [value for ref in passed if (value := ref()) is not None]
+        assert len(alive) == 1 and alive[0] is kept
+        assert dict(view) == dict(box.store)
 
 
 def test_a_snapshot_that_is_closed_in_time(box: Any) -> None:
