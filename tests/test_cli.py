@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import datetime
 import json
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from conftest import check_store, run_python
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sample_classes import Bare
 
 import richstore
@@ -481,6 +484,34 @@ def test_long_texts() -> None:
     assert eval(made) == value
     assert line(value, 20) == "{'users': [{'name':…"
     assert len(line("x" * 1000)) == 60
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=40) | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=5)
+        | st.sets(st.integers(), max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=60)
+@given(PLAIN)
+def test_python_reads_texts(value: Any) -> None:
+    """The text of a value of built-in types is the value, when Python reads it."""
+    assert eval(text(value)) == value
+    assert text(value).startswith(line(value, 80).removesuffix("…")) or "\n" in text(value)
+
+
+@settings(max_examples=60)
+@given(PLAIN, PLAIN)
+def test_values_differ_when_there_are_changes(old: Any, new: Any) -> None:
+    """There are changes from one value to another that is not equal, and none to a copy."""
+    assert list(watching.changes(old, copy.deepcopy(old), ("k",))) == []
+    assert old == new or list(watching.changes(old, new, ("k",)))
 
 
 def test_json_of_values() -> None:
