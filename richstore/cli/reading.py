@@ -15,6 +15,7 @@ from richstore.cli.output import json_option, on_terminal, say, say_json, table
 from richstore.cli.paths import Path, write_path
 from richstore.cli.show import line, text
 from richstore.cli.target import Target, on_group, on_store
+from richstore.errors import RichStoreError
 
 __all__ = ["get", "ls", "stats", "tree"]
 
