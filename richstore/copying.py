@@ -28,7 +28,7 @@ from richstore.passphrase import KeySource
 from richstore.tracker import FORMAT_KEY, LOG_KEY, Tracker, check_format_record
 from richstore.verification import Report, verify
 
-__all__ = ["copy_file", "restore"]
+__all__ = ["copy_file", "publish", "restore"]
 
 
 def restore(
@@ -122,7 +122,7 @@ def copy_file(
                 source.close()
         report = _verified(engine, part, target, classes)
         with unused(target):
-            _publish(part, target, replace)
+            publish(part, target, replace)
     return report
 
 
@@ -223,7 +223,7 @@ def _verified(engine: Engine, part: str, target: str, classes: ClassPolicy) -> R
     return report
 
 
-def _publish(part: str, target: str, replace: bool) -> None:
+def publish(part: str, target: str, replace: bool) -> None:
     """Give a complete file its name, durably."""
     if replace:
         os.replace(part, target)

@@ -12,7 +12,10 @@ from test_docs import PROJECT, blocks
 
 from richstore.cli.main import cli
 
-PAGES = [PROJECT / "docs" / "howto" / f"{name}.md" for name in ("command-line", "projects")]
+PAGES = [
+    PROJECT / "docs" / "howto" / f"{name}.md"
+    for name in ("command-line", "export-and-convert", "projects")
+]
 
 
 def ran(command: str) -> str:

@@ -27,26 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 SOURCE_KEY = "RICHSTORE_SOURCE_KEY"
 
 
-def _classes(ctx: Any, parameter: Any, names: tuple[str, ...]) -> Any:
-    """Return what the option stands for, as `classes` of `richstore.open`."""
-    if not names:
-        return None
-    if len(names) == 1 and names[0] in ("any", "none"):
-        return names[0]
-    if {"any", "none"}.intersection(names):
-        raise click.BadParameter("any and none stand alone", ctx, parameter)
-    beginnings = tuple(f"{name}." for name in names)
-    return lambda name: name in names or name.startswith(beginnings)
-
-
-_CLASSES: Callable[[F], F] = click.option(
-    "--classes",
-    multiple=True,
-    metavar="NAME",
-    callback=_classes,
-    help="Which classes the file may name: a class, a module, any, or none; may be given again."
-    " Else it is any if nobody but you may write the file.",
-)
 _FORMAT: Callable[[F], F] = click.option(
     "--format",
     type=click.Choice(FORMATS),
@@ -67,9 +47,8 @@ _ATOMIC: Callable[[F], F] = click.option(
 @_FORMAT
 @click.option("--lossy", is_flag=True, help="For json: lists for tuples, and the like.")
 @click.option("--replace", is_flag=True, help="Replace a file that is there already.")
-@_CLASSES
 def export_command(
-    file: str, target: Target, format: str | None, lossy: bool, replace: bool, classes: Any
+    file: str, target: Target, format: str | None, lossy: bool, replace: bool
 ) -> None:
     """Write the store, or a group, as text to FILE, or to standard output.
 
@@ -78,7 +57,7 @@ def export_command(
     not encrypted in the file.
     """
     place: Any = sys.stdout.buffer if file == "-" else file
-    with progress("Exporting") as bar, target.reading(classes=classes) as view:
+    with progress("Exporting") as bar, target.reading() as view:
         count = export(
             view, place, format=format, lossy=lossy, replace=replace, progress=_teller(bar)
         )
@@ -92,9 +71,8 @@ def export_command(
 @_FORMAT
 @_EMPTY
 @_ATOMIC
-@_CLASSES
 def import_command(
-    file: str, target: Target, format: str | None, replace: bool, atomic: bool, classes: Any
+    file: str, target: Target, format: str | None, replace: bool, atomic: bool
 ) -> None:
     """Put what export has written to FILE, or standard input, into the store, or into a group.
 
@@ -108,7 +86,7 @@ def import_command(
             source,
             place,
             format=format,
-            classes=classes,
+            classes=target.classes,
             replace=replace,
             atomic=atomic,
             progress=_teller(bar),
@@ -128,9 +106,8 @@ def import_command(
 )
 @_EMPTY
 @_ATOMIC
-@_CLASSES
 def convert_command(
-    source: str, target: Target, kind: str | None, replace: bool, atomic: bool, classes: Any
+    source: str, target: Target, kind: str | None, replace: bool, atomic: bool
 ) -> None:
     """Put what another package has stored in SOURCE into the store, or into a group.
 
@@ -146,7 +123,7 @@ def convert_command(
                 source,
                 place,
                 kind=kind,
-                classes=classes,
+                classes=target.classes,
                 key=os.environ.get(SOURCE_KEY),
                 replace=replace,
                 atomic=atomic,

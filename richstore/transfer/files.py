@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from richstore.codec.policy import ClassPolicy, StrictPolicy, policy_of
+from richstore.copying import publish
 from richstore.ownership import default_policy
 
 __all__ = ["FORMATS", "Source", "format_of", "policy_for", "readable", "written"]
@@ -47,11 +48,7 @@ def written(target: str | os.PathLike[str] | BinaryIO, replace: bool) -> Iterato
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            # fails if somebody was faster
-            os.link(temporary, path)
+        publish(name, os.fspath(path), replace)
     finally:
         temporary.unlink(missing_ok=True)
 
