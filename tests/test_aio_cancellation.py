@@ -292,7 +292,7 @@ def test_a_read_can_be_cancelled(path: str) -> None:
             assert not closing.done() and not ended
             go_on.set()
             await closing
-            assert ended == [1]
+            assert ended == [0]
 
     asyncio.run(main())
 

@@ -86,6 +86,11 @@ class Pool:
         self._threads.shutdown(wait)
 
 
+def _look(view: Callable[[], AbstractContextManager[Any]], function: Callable[[Any], T]) -> T:
+    with view() as mapping:
+        return function(mapping)
+
+
 class Source(ABC):
     """Where readers read: a store, or a snapshot of it.
 
@@ -104,9 +109,19 @@ class Source(ABC):
     def is_inside(self) -> bool:
         """Tell whether this task is in a transaction whose state it shows."""
 
-    @abstractmethod
     async def read(self, function: Callable[[Any], T]) -> T:
-        """Call a function with the mapping, and return what it returns."""
+        """Call a function with the mapping, in a thread, and return what it returns."""
+        return await self.show(function)
+
+    async def show(self, function: Callable[[Any], T]) -> T:
+        """Call a function with a view of one state, in a thread or in the transaction of the task.
+
+        The view is read-only, unless it is that of a transaction.
+        """
+        self.check()
+        if self.is_inside():
+            return _look(self.own_view, function)
+        return await self.pool.run(_look, self.view, function)
 
     @abstractmethod
     def view(self) -> AbstractContextManager[Any]:

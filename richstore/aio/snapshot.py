@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -17,7 +16,6 @@ __all__ = ["Snapshot", "SnapshotGroup", "take"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-T = TypeVar("T")
 
 
 class _Frozen(Source):
@@ -42,11 +40,6 @@ class _Frozen(Source):
     def is_inside(self) -> bool:
         """Tell that no transaction changes it."""
         return False
-
-    async def read(self, function: Callable[[Any], T]) -> T:
-        """Call a function with the snapshot, in a thread."""
-        self.check()
-        return await self.pool.run(function, self.snapshot)
 
     def view(self) -> AbstractContextManager[Any]:
         """Return the snapshot, which stays open."""
