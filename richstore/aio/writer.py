@@ -177,12 +177,6 @@ class Writer:
         self._busy = False
         self._ended = False
 
-    @property
-    def thread(self) -> int:
-        """The identifier of the thread."""
-        assert self._thread is not None
-        return self._thread.ident or 0
-
     # --- in the loop ---
 
     async def do(self, job: Job) -> Any:
@@ -208,7 +202,7 @@ class Writer:
                 if self._withdraw(job):
                     break
             except BaseException:
-                # the task is gone
+                # it is too late, or the task is gone
                 job.unwanted = True
                 self._withdraw(job)
                 raise
@@ -239,7 +233,10 @@ class Writer:
     def _patience(self, job: Job) -> float | None:
         """Return after how many seconds to look whether a job is late in the queue."""
         left = job.left()
-        return None if left is None or job not in self._queue else max(_GRACE, left)
+        if left is None:
+            return None
+        with self._ready:
+            return max(_GRACE, left) if job in self._queue else None
 
     def _is_late(self, job: Job) -> bool:
         """Tell whether the time of a job in the queue is over; if so, it is there no more."""
