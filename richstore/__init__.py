@@ -1,5 +1,10 @@
 """Plain Python values that persist themselves: a dict that remembers, on LMDB, in one file."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from richstore.block import in_transaction
 from richstore.codec.missing import Missing
 from richstore.codec.renames import renamed
 from richstore.codec.sealed import Sealed
@@ -11,6 +16,7 @@ from richstore.errors import (
     CorruptionError,
     DetachedError,
     EncodingError,
+    FillError,
     FormatError,
     KeyTypeError,
     LockTimeoutError,
@@ -32,6 +38,9 @@ from richstore.store import Store
 from richstore.transaction import Transaction
 from richstore.verification import Report
 
+if TYPE_CHECKING:
+    from richstore.remembered import Persistable, persisted
+
 __all__ = [
     "ClosedError",
     "ConflictError",
@@ -39,6 +48,7 @@ __all__ = [
     "DetachedError",
     "Document",
     "EncodingError",
+    "FillError",
     "FormatError",
     "Group",
     "KeyTypeError",
@@ -47,6 +57,7 @@ __all__ = [
     "MissingClassError",
     "OrderError",
     "Passphrase",
+    "Persistable",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
@@ -59,10 +70,22 @@ __all__ = [
     "UpgradeError",
     "WrongKeyError",
     "document",
+    "in_transaction",
     "is_tracked",
     "open",
+    "persisted",
     "plain",
     "renamed",
     "restore",
     "transactional",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what not every program uses when it is asked for."""
+    if name not in ("Persistable", "persisted"):
+        raise AttributeError(f"module 'richstore' has no attribute {name!r}")
+    from richstore import remembered
+
+    value = globals()[name] = getattr(remembered, name)
+    return value

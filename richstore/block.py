@@ -1,9 +1,11 @@
-"""`with store.transaction():`: the block, and the savepoints of blocks inside of it."""
+"""`with store.transaction():`: the block, the savepoints of inner blocks, and who is in one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from richstore.mapping import Reading
+from richstore.nodes.base import node_of
 from richstore.nodes.spread.progress import Progress
 from richstore.scope import Scope
 from richstore.transaction import Nested, Transaction, current
@@ -11,7 +13,37 @@ from richstore.transaction import Nested, Transaction, current
 if TYPE_CHECKING:
     from richstore.store import Store
 
-__all__ = ["Block"]
+__all__ = ["Block", "in_transaction"]
+
+
+def in_transaction(value: Any) -> bool:
+    """Tell whether the caller is in a transaction of a store.
+
+    Who is in one holds the writer's lock, and does better not to wait for somebody who writes.
+    Safe to call from any thread and task; each has transactions of its own.
+
+    Args:
+        value: the store, a group of it, or a value in it; a value of a document tells of that.
+
+    Returns:
+        True inside `with store.transaction():`, in the thread and the task that began it. False
+        for what belongs to no store.
+
+    Example:
+        >>> import richstore
+        >>> with richstore.open("memory:") as store:
+        ...     before = richstore.in_transaction(store)
+        ...     with store.transaction():
+        ...         before, richstore.in_transaction(store)
+        (False, True)
+    """
+    node = node_of(value)
+    record = None if node is None else node.record
+    tracker = getattr(value, "_tracker", None) if isinstance(value, Reading) else None
+    if record is not None:
+        tracker = record.tracker
+    transaction = None if tracker is None else current(tracker)
+    return transaction is not None and not transaction.ended
 
 
 class Block(Scope):

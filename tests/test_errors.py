@@ -28,6 +28,7 @@ BUILTINS = {
     "LockTimeoutError": TimeoutError,
     "ConflictError": RuntimeError,
     "CorruptionError": RuntimeError,
+    "FillError": RuntimeError,
     "FormatError": ValueError,
 }
 

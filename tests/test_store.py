@@ -30,6 +30,7 @@ PUBLIC = {
     "CorruptionError",
     "DetachedError",
     "EncodingError",
+    "FillError",
     "FormatError",
     "Group",
     "KeyTypeError",
@@ -38,6 +39,7 @@ PUBLIC = {
     "MissingClassError",
     "OrderError",
     "Passphrase",
+    "Persistable",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
@@ -52,11 +54,13 @@ PUBLIC = {
     "UntrustedClassError",
     "is_tracked",
     "open",
+    "persisted",
     "plain",
     "restore",
     "transactional",
     "Document",
     "document",
+    "in_transaction",
 }
 
 

@@ -419,3 +419,24 @@ def test_instances_made_in_a_block(box: Any) -> None:
     assert box.store["p"]["point"] is point
     assert box.stored("p") == {"point": Point(1, 0, ["in", "more", "after"])}
     assert box.stored("b").child == Point(1, 0, ["in"])
+
+
+def test_who_is_in_a_transaction(box: Any, run_thread: Any, tmp_path: Any) -> None:
+    """`in_transaction` tells it of a store, its groups and values, in the thread of the block."""
+    store = box.store
+    store["list"] = [[1]]
+    places = [store, store.group("a"), store["list"], store["list"][0]]
+    other = richstore.document(tmp_path / "a.json", default=[])
+
+    def asked() -> list[bool]:
+        return [richstore.in_transaction(place) for place in places]
+
+    assert asked() == [False] * 4
+    with store.transaction():
+        assert asked() == [True] * 4
+        assert run_thread(asked) == [False] * 4
+        assert not richstore.in_transaction(other.value)
+        assert not richstore.in_transaction([1])
+    assert asked() == [False] * 4
+    with other:
+        assert richstore.in_transaction(other.value)

@@ -1,0 +1,190 @@
+"""Claims: of all threads, tasks and processes that ask for one result at once, one computes it.
+
+Inside a process a claim is an entry in a table, with a future that ends when the claim does. The
+one that has it then takes a lock on a byte of a file, `<path of the store>-claims`, which
+keeps out other processes; a hash of the name chooses the byte. The system frees such a lock when
+its process dies, however it dies, so nobody waits for the dead, and nothing has to be renewed.
+No lock of the store is held meanwhile.
+
+POSIX locks belong to the process and are all lost when it closes *any* descriptor of the file. So a
+process has one for each file, which is closed when nobody here needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+__all__ = ["claimed", "claimed_async"]
+
+# Seconds between two attempts at a lock of another process: at first, and at most.
+_PAUSE = 0.001
+_LONGEST_PAUSE = 0.05
+
+_lock = threading.Lock()
+_claims: dict[tuple[str | int, str], Claim] = {}
+_files: dict[str, _ClaimFile] = {}
+# those that the caller is computing for, directly or not
+_computing: ContextVar[tuple[Claim, ...]] = ContextVar("richstore_computing", default=())
+
+
+class _ClaimFile:
+    """The file of the claims on results in one store, open while somebody uses it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        self.users: set[Claim] = set()
+
+    def open(self) -> None:
+        """Open the file; who may write the store may claim."""
+        mode = os.stat(self.path.removesuffix("-claims")).st_mode & 0o666
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+
+    def close(self) -> None:
+        """Close it; every lock on it ends."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Claim:
+    """The right to compute one result, wanted or had by one thread or task.
+
+    Args:
+        where: the path of the file of claims, or a number for what belongs to this process alone.
+        name: of the result, the same in all processes.
+    """
+
+    def __init__(self, where: str | int, name: str) -> None:
+        self.where = where
+        self.name = name
+        self.ended: Future[None] = Future()
+        # running, so that a task that is cancelled while it waits does not cancel it for the rest
+        self.ended.set_running_or_notify_cancel()
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        # what a file may be long
+        self.byte = int.from_bytes(digest, "big") >> 2
+        self.file: _ClaimFile | None = None
+
+    def take(self) -> Claim | None:
+        """Take it in this process, or return the one that is in the way.
+
+        Raises:
+            RecursionError: the caller is computing that result itself.
+        """
+        with _lock:
+            other = _claims.setdefault((self.where, self.name), self)
+        if other is self:
+            return None
+        if other in _computing.get():
+            raise RecursionError(f"computing {self.name} needs its result")
+        return other
+
+    def lock(self) -> bool:
+        """Try to keep other processes out; return whether it is done."""
+        if not isinstance(self.where, str):
+            return True
+        with _lock:
+            if self.file is None:
+                file = _files.setdefault(self.where, _ClaimFile(self.where))
+                file.users.add(self)
+                self.file = file
+            if self.file.fd < 0:
+                self.file.open()
+            try:
+                fcntl.lockf(self.file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self.byte)
+            except (BlockingIOError, PermissionError):
+                return False
+        return True
+
+    def end(self) -> None:
+        """Give back what was taken of it; who waits for it goes on."""
+        with _lock:
+            file = self.file
+            if file is not None and self in file.users:
+                file.users.discard(self)
+                if not file.users:
+                    _files.pop(file.path, None)
+                    file.close()
+                elif file.fd >= 0:
+                    fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self.byte)
+            if _claims.get((self.where, self.name)) is self:
+                del _claims[self.where, self.name]
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+def _pauses() -> Iterator[float]:
+    pause = _PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+@contextmanager
+def claimed(where: str | int, name: str) -> Iterator[None]:
+    """Wait for everybody who computes a result, then keep all others out.
+
+    Args:
+        where: the path of the file of claims, or a number for what belongs to this process alone.
+        name: of the result, the same in all processes.
+
+    Raises:
+        RecursionError: the caller is computing that result itself.
+    """
+    claim = Claim(where, name)
+    token = None
+    try:
+        while (other := claim.take()) is not None:
+            other.ended.result()
+        pauses = _pauses()
+        while not claim.lock():
+            time.sleep(next(pauses))
+        token = _computing.set((*_computing.get(), claim))
+        yield
+    finally:
+        claim.end()
+        if token is not None:
+            _computing.reset(token)
+
+
+@asynccontextmanager
+async def claimed_async(where: str | int, name: str) -> AsyncIterator[None]:
+    """Do the same for a task, without blocking its event loop."""
+    claim = Claim(where, name)
+    token = None
+    try:
+        while (other := claim.take()) is not None:
+            await asyncio.wrap_future(other.ended)
+        pauses = _pauses()
+        while not claim.lock():
+            await asyncio.sleep(next(pauses))
+        token = _computing.set((*_computing.get(), claim))
+        yield
+    finally:
+        claim.end()
+        if token is not None:
+            _computing.reset(token)
+
+
+def _forked() -> None:
+    """Forget, in the child of a fork, the claims of the parent's threads."""
+    global _lock
+    _lock = threading.Lock()
+    _claims.clear()
+    for file in _files.values():
+        file.users.clear()
+        file.close()
+    _files.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
