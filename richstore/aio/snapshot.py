@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import richstore
 from richstore import ClosedError
 from richstore.aio.core import Core, Source
+from richstore.aio.jobs import wait_out
 from richstore.aio.mapping import Reading
-from richstore.aio.writer import wait_out
 
 __all__ = ["Snapshot", "SnapshotGroup", "take"]
 
