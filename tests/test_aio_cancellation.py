@@ -105,7 +105,7 @@ def test_the_loop_goes_on_while_another_process_writes(path: str, holder: Holder
                 )
             ]
             # a loop that waits for the lock would never come to release it
-            await ticks(100)
+            await ticks(200)
             assert await store.get("a") == 1 and await store.items() == [("a", 1)]
             async with store.snapshot() as view:
                 assert await view.len() == 1
