@@ -395,6 +395,30 @@ def test_a_commit_that_fails_is_made_again_one_by_one(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_read_shows_one_state_that_cannot_be_changed(run: Any) -> None:
+    """A function for `read` sees no commits made meanwhile, and cannot change; `write` can."""
+
+    async def main(store: aio.Store) -> None:
+        await store.update(x=[0], y=[0])
+
+        def pair(view: Any) -> list[Any]:
+            first = view["x"][0]
+            store.sync.update(x=[first + 1], y=[first + 1])
+            return [first, view["y"][0]]
+
+        assert [await store.read(pair) for _ in range(3)] == [[0, 0], [1, 1], [2, 2]]
+        for change in (lambda view: view["x"].append(1), lambda view: view.update(z=1)):
+            with pytest.raises((richstore.ReadOnlyError, AttributeError)):
+                await store.read(change)
+        assert await store.write(lambda store: store["x"].pop()) == 3
+        assert await store.items() == [("x", []), ("y", [3])]
+        async with store.transaction() as tx:
+            tx["x"].append(5)
+            assert await store.read(lambda view: view["x"]) == [5]
+
+    run(main)
+
+
 def test_errors_of_functions_come_back(run: Any) -> None:
     """What a function raises in a thread is raised to the task, whatever it is, and undoes."""
 

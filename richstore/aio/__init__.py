@@ -5,7 +5,8 @@ own, and reads by a few others. Inside `async with store.transaction() as tx:` v
 they are in an ordinary block.
 """
 
-from richstore.aio.block import Block, Transaction
+from richstore.aio.block import Block
+from richstore.aio.live import Transaction
 from richstore.aio.mapping import Item, ReadItem
 from richstore.aio.rows import Rows
 from richstore.aio.snapshot import Snapshot, SnapshotGroup

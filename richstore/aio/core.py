@@ -10,28 +10,25 @@ transaction is its own and what it changes is only in memory before the commit.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial, reduce
 from typing import Any, TypeVar
 
 import richstore
 from richstore import ClosedError, LockTimeoutError
-from richstore.aio.writer import SLICE, Alone, Change, Close, Writer, wait_out
+from richstore.aio.jobs import Alone, Change, Close, wait_out
+from richstore.aio.pool import Pool
+from richstore.aio.writer import SLICE, Writer
 
 __all__ = ["Core", "Source", "resolve"]
 
 T = TypeVar("T")
-
-# How many reads run at the same time.
-_READERS = 4
 
 # the stores in whose transactions a task is
 _inside: weakref.WeakKeyDictionary[asyncio.Task[Any], list[Core]] = weakref.WeakKeyDictionary()
@@ -42,48 +39,9 @@ def resolve(mapping: Any, path: tuple[str, ...]) -> Any:
     return reduce(lambda outer, name: outer.group(name), path, mapping)
 
 
-def _call(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function whose outcome a future takes, which refuses one exception."""
-    try:
-        return function(*arguments)
-    except StopIteration as error:
-        raise RuntimeError("a function raised StopIteration") from error
-
-
-class Pool:
-    """The threads that read."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._threads = ThreadPoolExecutor(_READERS, f"richstore reader {path}")
-
-    def start(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """Run a function in a thread, with the context of the task.
-
-        Raises:
-            ClosedError: the store is closed.
-        """
-        context = contextvars.copy_context()
-        work = partial(context.run, _call, function, *arguments)
-        try:
-            return asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except RuntimeError:
-            raise ClosedError(f"the store {self._path} is closed; open it again") from None
-
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """As `start`, and return what it returns; a cancelled task does not wait for it."""
-        return await self.start(function, *arguments)
-
-    def later(self, function: Callable[[], None]) -> None:
-        """Run a function in a thread, and do not wait for it; at once when there are no threads."""
-        try:
-            self._threads.submit(function)
-        except RuntimeError:
-            function()
-
-    def close(self, *, wait: bool = True) -> None:
-        """End the threads when they have done what they have begun, and wait for that."""
-        self._threads.shutdown(wait)
+def _look(view: Callable[[], AbstractContextManager[Any]], function: Callable[[Any], T]) -> T:
+    with view() as mapping:
+        return function(mapping)
 
 
 class Source(ABC):
@@ -104,9 +62,19 @@ class Source(ABC):
     def is_inside(self) -> bool:
         """Tell whether this task is in a transaction whose state it shows."""
 
-    @abstractmethod
     async def read(self, function: Callable[[Any], T]) -> T:
-        """Call a function with the mapping, and return what it returns."""
+        """Call a function with the mapping, in a thread, and return what it returns."""
+        return await self.show(function)
+
+    async def show(self, function: Callable[[Any], T]) -> T:
+        """Call a function with a view of one state, in a thread or in the transaction of the task.
+
+        The view is read-only, unless it is that of a transaction.
+        """
+        self.check()
+        if self.is_inside():
+            return _look(self.own_view, function)
+        return await self.pool.run(_look, self.view, function)
 
     @abstractmethod
     def view(self) -> AbstractContextManager[Any]:

@@ -109,13 +109,17 @@ class Reading(Generic[K, V]):
     async def read(self, function: Callable[[Any], T]) -> T:
         """Call `function(mapping)` in a thread and return what it returns, as plain data.
 
-        For a part of a large value, or several values at once: `mapping` is the ordinary store,
-        group or snapshot. It must not change anything.
+        For a part of a large value, or several values of one state: `mapping` is an ordinary
+        snapshot, or the group in it. Inside a transaction of this task it is what the task sees.
 
         Args:
             function: an ordinary function; it is not waited for when the task is cancelled.
+
+        Raises:
+            ReadOnlyError: the function has tried to change something.
         """
-        return await self._read(lambda mapping: plain(function(mapping)))
+        path = self._path
+        return await self._source.show(lambda view: plain(function(resolve(view, path))))
 
     async def groups(self) -> list[str]:
         """Return the names of the groups in this mapping, in order."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import richstore
 from richstore import ClosedError
 from richstore.aio.core import Core, Source
+from richstore.aio.jobs import wait_out
 from richstore.aio.mapping import Reading
-from richstore.aio.writer import wait_out
 
 __all__ = ["Snapshot", "SnapshotGroup", "take"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-T = TypeVar("T")
 
 
 class _Frozen(Source):
@@ -42,11 +40,6 @@ class _Frozen(Source):
     def is_inside(self) -> bool:
         """Tell that no transaction changes it."""
         return False
-
-    async def read(self, function: Callable[[Any], T]) -> T:
-        """Call a function with the snapshot, in a thread."""
-        self.check()
-        return await self.pool.run(function, self.snapshot)
 
     def view(self) -> AbstractContextManager[Any]:
         """Return the snapshot, which stays open."""
