@@ -15,6 +15,8 @@ RichStoreError
 ├── CorruptionError    (RuntimeError)  a record that is not what was written
 ├── OrderError         (TypeError)     a range of keys where the names of keys are encrypted
 ├── WrongKeyError      (ValueError)    not the key that a store or document is encrypted with
+├── ProjectError       (RuntimeError)  open() without a target found no project, or a wrong one
+├── FillError          (RuntimeError)  some values could not be made by worker processes
 └── FormatError        (ValueError)    not a richstore file, or one of a newer version
 ```
 
@@ -23,7 +25,8 @@ Each message says what was wrong, where, and what to do. This module imports not
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 __all__ = [
     "ClosedError",
@@ -31,12 +34,14 @@ __all__ = [
     "CorruptionError",
     "DetachedError",
     "EncodingError",
+    "FillError",
     "FormatError",
     "KeyTypeError",
     "LockTimeoutError",
     "MissingClassError",
     "OrderError",
     "PlacedError",
+    "ProjectError",
     "ReadOnlyError",
     "RichStoreError",
     "UntrustedClassError",
@@ -136,8 +141,28 @@ class CorruptionError(RichStoreError, RuntimeError):
     """A record does not have the content that was written."""
 
 
+class ProjectError(RichStoreError, RuntimeError):
+    """No store was named, and the project that says which it is is missing, or says it wrong."""
+
+
 class FormatError(RichStoreError, ValueError):
     """The file is not a richstore file, or was written by a newer version."""
+
+
+class FillError(RichStoreError, RuntimeError):
+    """Some of the values that worker processes were to make could not be made.
+
+    Args:
+        reason: what went wrong and what to do.
+        failures: the errors by key; empty if the workers could not even begin.
+    """
+
+    def __init__(self, reason: str, failures: Mapping[Any, BaseException]) -> None:
+        super().__init__(reason, failures)
+        self.failures = dict(failures)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 _IN_VALUE = "in the value at "

@@ -33,7 +33,7 @@ from typing import Any
 
 from richstore.errors import ConflictError, LockTimeoutError
 from richstore.tracker import Tracker
-from richstore.transaction import Savepoint, Transaction, current, join
+from richstore.transaction import NAP, Savepoint, Transaction, current, join
 
 __all__ = ["RETRIES", "run"]
 
@@ -47,8 +47,6 @@ _SHORTEST = 0.00005
 _LONGEST = 0.002
 # How many requests one commit takes.
 _MOST = 256
-# Seconds after which a sleeper looks whether it was forgotten.
-_NAP = 1.0
 
 _clock = time.perf_counter
 
@@ -177,13 +175,14 @@ class Request:
         result: what `work` returned or raised.
     """
 
-    __slots__ = ("outcome", "result", "sleep", "tracker", "work")
+    __slots__ = ("outcome", "result", "sleep", "thread", "tracker", "work")
 
     def __init__(self, tracker: Tracker, work: Callable[[Transaction], Any]) -> None:
         self.tracker = tracker
         self.work = work
         self.outcome: str | None = None
         self.result: Any = None
+        self.thread = threading.get_ident()
         self.sleep = threading.Lock()
         self.sleep.acquire()
 
@@ -206,12 +205,14 @@ class Request:
             while True:
                 if not tracker.writer.locked():
                     tracker.wake_next()
-                nap = _NAP if left is None else max(0.0, min(_NAP, left))
+                nap = NAP if left is None else max(0.0, min(NAP, left))
                 taken = self.sleep.acquire(timeout=nap)
                 if deadline is not None:
                     left = max(0.0, deadline - time.monotonic())
                 if taken:
                     return left
+                if tracker.writer_thread == self.thread and self._leave():
+                    raise tracker.own_error()
                 if left == 0.0 and self._leave():
                     raise LockTimeoutError(
                         f"another thread was writing to {tracker.engine.path} for more than "

@@ -28,7 +28,7 @@ CACHE_SIZE = 64 * 1024 * 1024
 
 
 def open(
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | None = None,
     flag: str = "c",
     *,
     synchronous: str = "full",
@@ -45,7 +45,8 @@ def open(
 
     Args:
         target: the path of the file, or `"memory:"` for a store that lives as long as it is open.
-            The lock file `<path>-lock` lies beside it.
+            The lock file `<path>-lock` lies beside it. None: the store of the project in whose
+            folder the program runs, or that `RICHSTORE_STORE` names, with the key of the project.
         flag: as in `dbm` and `shelve`: `"r"` reads an existing store, `"w"` reads and writes an
             existing one, `"c"` makes it if it is missing, `"n"` makes it empty.
         synchronous: `"full"`: a change is durable, across power loss too, when the call returns.
@@ -75,6 +76,7 @@ def open(
 
     Raises:
         OSError: the path cannot be opened, as `open()` would say it.
+        ProjectError: there is no target, and no project that has one, or it has no key.
         FormatError: the file is not one of richstore's, or of a newer version.
         WrongKeyError: the file is encrypted with another key, or `key` is missing, or it is given
             and the file is not encrypted.
@@ -89,10 +91,17 @@ def open(
         ...     store["shops"]
         ['shop1', 'shop2']
     """
+    _check_words(flag, synchronous)
+    if target is None:
+        # what projects need is loaded when one is used
+        from richstore.projects import project_place
+
+        place = project_place()
+        place.prepare(flag)
+        target, key = place.path, place.key() if key is None else key
     path = os.fspath(target)
     if not isinstance(path, str):
         raise TypeError(f"target must be a str or a path of str, not {type(target).__name__}")
-    _check_words(flag, synchronous)
     policy = None if classes is None else policy_of(classes)
     # before anything is made or emptied
     secret = None if key is None else secret_of(key)

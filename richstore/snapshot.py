@@ -60,7 +60,7 @@ class _Frozen(Reading[Any, Any]):
         return rows.select(scan, snapshot._classes)
 
     def _value(self, name: bytes, stored: Any) -> Any:
-        return self._snapshot._load(name, stored)
+        return self._snapshot._passing(name, stored)
 
     def group(self, name: str) -> SnapshotGroup:
         """Return a group as it was; an empty one if it was not there."""
@@ -128,7 +128,20 @@ class Snapshot(_Frozen):
                 if stored is None:
                     return _MISSING
                 found = self._values.setdefault(name, frozen_value(self._view, name, stored))
-        return found.reveal() if self._reveal and type(found) is Sealed else found
+        return self._shown(found)
+
+    def _passing(self, name: bytes, stored: Any) -> Any:
+        """Return a value that a loop has come to; the loop may come to a million of them."""
+        found = self._values.get(name, _MISSING)
+        if found is _MISSING:
+            with self._lock:
+                self._check_open()
+                view = FrozenView(self._transaction, frozen_value, self._classes, self._path)
+                found = frozen_value(view, name, stored)
+        return self._shown(found)
+
+    def _shown(self, value: Any) -> Any:
+        return value.reveal() if self._reveal and type(value) is Sealed else value
 
     def _get(self, name: bytes) -> bytes | None:
         with self._lock:

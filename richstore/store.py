@@ -373,6 +373,15 @@ class Store(HasGroups[Any, Any]):
         """Whether the store has been closed."""
         return self._closed
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a writer waits for the one before it; None waits forever. Can be set."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._timeout = self._tracker.timeout = seconds
+
     def close(self) -> None:
         """Close the store; its snapshots end. Calling it again does nothing.
 

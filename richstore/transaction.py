@@ -18,7 +18,8 @@ they were.
 
 The current transaction is found through a context variable, so threads and asyncio tasks each
 have their own. A task that merely inherited the context of the task that began a transaction is
-not in it.
+not in it. A transaction can be begun in one thread, handed over to another, and handed back to be
+ended (`hand_over`, `take_over`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 from richstore.codec.classes import UPGRADING
 from richstore.encoding import reachable
 from richstore.engines.base import WriteTransaction
+from richstore.engines.forwarding import ForwardingWriteTransaction, Run
 from richstore.errors import (
     ClosedError,
     DetachedError,
@@ -49,7 +51,10 @@ from richstore.scope import Scope
 from richstore.spaces import COUNTER, GROUPED, Space
 from richstore.tracker import Tracker
 
-__all__ = ["Nested", "Savepoint", "Transaction", "current", "detached", "join"]
+__all__ = ["NAP", "Nested", "Savepoint", "Transaction", "current", "detached", "join"]
+
+NAP = 0.2
+"""Seconds after which who waits for the writer's lock looks whether that still makes sense."""
 
 _current: ContextVar[Transaction | None] = ContextVar("richstore_transaction", default=None)
 _get_ident = threading.get_ident
@@ -232,21 +237,22 @@ class Transaction(Scope):
 
     def _wait(self, writer: threading.Lock, timeout: float | None) -> float | None:
         tracker = self.tracker
-        if tracker.writer_thread == self.thread:
-            raise LockTimeoutError(
-                f"another asyncio task of this thread is inside a transaction on "
-                f"{tracker.engine.path}, and waiting for it here would wait forever; "
-                f"let it finish first (for instance behind an asyncio.Lock)"
-            )
         start = time.monotonic()
-        seconds = -1 if timeout is None else max(timeout, 0)
-        self.held.extend(filter(None, map(writer.acquire, (True,), (seconds,))))
-        if not self.held:
-            raise LockTimeoutError(
-                f"another thread was writing to {tracker.engine.path} for more than {timeout} s; "
-                f"make its transactions shorter, or open the store with a larger timeout"
-            )
-        return None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
+        left = None if timeout is None else max(0.0, timeout)
+        while not self.held:
+            if tracker.writer_thread == self.thread:
+                raise tracker.own_error()
+            nap = NAP if left is None else min(NAP, left)
+            self.held.extend(filter(None, map(writer.acquire, (True,), (nap,))))
+            if timeout is not None:
+                left = max(0.0, timeout - (time.monotonic() - start))
+                if left == 0.0 and not self.held:
+                    raise LockTimeoutError(
+                        f"another thread was writing to {tracker.engine.path} for more than "
+                        f"{timeout} s; make its transactions shorter, or open the store with a "
+                        f"larger timeout"
+                    )
+        return left
 
     def _release(self) -> None:
         """Let the next writer in."""
@@ -271,6 +277,9 @@ class Transaction(Scope):
         """Stop being the current transaction."""
         # first of all, so that it holds in every context that still knows this transaction
         self.left = True
+        self._leave_context()
+
+    def _leave_context(self) -> None:
         if self.token is not None:
             try:
                 _current.reset(self.token)
@@ -278,6 +287,33 @@ class Transaction(Scope):
                 # ended in another context than it began in, as a generator fixture does
                 _current.set(self.outer)
             self.token = None
+
+    # --- several threads, one after the other ---
+
+    def hand_over(self, thread: int, task: Any = None, run: Run | None = None) -> None:
+        """Let this transaction belong to another thread and task, which then calls `take_over`.
+
+        Args:
+            thread: the identifier of the thread.
+            task: the asyncio task, if it is to be in the transaction alone.
+            run: calls a function in the calling thread, which began the transaction and alone can
+                end it in the engine, and waits for it. None: the transaction goes back to there.
+        """
+        if run is not None:
+            self.engine = ForwardingWriteTransaction(self.engine, run)
+        elif isinstance(self.engine, ForwardingWriteTransaction):
+            self.engine = self.engine.inner
+        self._leave_context()
+        self.thread = thread
+        self.task = task
+        if not self.ended:
+            # a change outside of it by its new thread must fail, not wait for that same thread
+            self.tracker.writer_thread = thread
+
+    def take_over(self) -> None:
+        """Become the current transaction of the calling thread and task."""
+        self.outer = _current.get()
+        self.token = _current.set(self)
 
     def check_open(self) -> None:
         """Raise `ClosedError` when the transaction has ended, or belongs to another task."""
@@ -342,9 +378,7 @@ class Transaction(Scope):
             if node.kind.guarded:
                 node.kind.settle(node)
             record = node.record
-            if record is not None and self.roots.get(record.root.name, record.root) is not (
-                record.root
-            ):
+            if record is not None and not self.is_current(record.root):
                 node.record = None
         for name, root in self.roots.items():
             old_root = work.replaced.setdefault(name, tracker.live.get(name))
@@ -608,14 +642,11 @@ class Transaction(Scope):
             raise self._committing_error()
         if UPGRADING:
             self.tracker.check_unchanging()
-        record = node.record
-        if record is not None and record.stale:
-            self.tracker.reload(record)
-            record = node.record
+        record = self.tracker.home_of(node)
         if record is None:
             raise detached(node)
         root = record.root
-        if self.roots and self.roots.get(root.name, root) is not root:
+        if not self.is_current(root):
             raise detached(node)
         if self.reach and not self._is_attached(node, set()):
             raise detached(node)
@@ -735,9 +766,7 @@ class Transaction(Scope):
 
     def set_root(self, name: bytes, root: Record | None, existed: bool) -> None:
         """Put a value (or None: nothing) under an engine key."""
-        if self.committing:
-            raise self._committing_error()
-        self.tracker.check_unchanging()
+        self.check_changing()
         level = self.levels[-1]
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)
@@ -751,16 +780,33 @@ class Transaction(Scope):
             self.set_cell(counter, count.to_bytes(8, "little"))
 
     def leave_space(self, space: Space) -> None:
-        """Let all values of a group leave the store; it is to have another space, or none."""
+        """Let all values of a group leave the store; it is to have another space, or none.
+
+        Their records stay on disk until they are reclaimed.
+        """
+        self.check_changing()
         prefix = space.prefix
-        # those in memory at once, so that nobody changes what has left the store; the others when
-        # they are reclaimed
-        for name in {*list(self.tracker.live), *self.roots}:
+        for name in list(self.roots):
             if name.startswith(prefix):
                 self.set_root(name, None, False)
         self.set_cell(space.counter, None)
         self.set_cell(RECLAIM + prefix, b"")
         self.tracker.reclaimable = True
+
+    def has_left(self, name: bytes) -> bool:
+        """Tell whether the value under an engine key was in a group that was cleared in here."""
+        cells = self.cells
+        return bool(cells) and name[:1] == GROUPED and cells.get(COUNTER + name[1:9], cells) is None
+
+    def is_current(self, root: Record) -> bool:
+        """Tell whether a root record that was in the store is in it still, as far as this goes."""
+        return self.roots.get(root.name, root) is root and not self.has_left(root.name)
+
+    def check_changing(self) -> None:
+        """Raise an error unless values may be put and taken out now."""
+        if self.committing:
+            raise self._committing_error()
+        self.tracker.check_unchanging()
 
     def unborn(self, node: Node) -> None:
         """Undo a birth of the innermost level: the operation that made it has failed."""

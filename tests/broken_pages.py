@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import richstore
-from richstore import commands
+from richstore import salvaging
+from richstore.cli import upkeep
+from richstore.cli.target import Target
+from richstore.projects import Place
 
 PAGE = 4096
 # page header: number, pad, flags, lower, upper
@@ -105,9 +108,9 @@ def differs(path: Path, expected: Path) -> int:
 def main(source: Path, first: int, last: int, fault: str = "") -> int:
     """Make the rounds."""
     if fault == "no structure":
-        commands.structure_problems = lambda path: []  # type: ignore[attr-defined]
+        salvaging.structure_problems = lambda path: []  # type: ignore[attr-defined]
     if fault == "no check":
-        commands.check_here = lambda path: 0  # type: ignore[assignment]
+        upkeep.check_here = lambda target: 0  # type: ignore[assignment]
     content = source.read_bytes()
     expected = source.with_suffix(".expected")
     counts: Counter[str] = Counter()
@@ -117,7 +120,7 @@ def main(source: Path, first: int, last: int, fault: str = "") -> int:
         path = source.with_suffix(".broken")
         path.write_bytes(changed)
         path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
-        code = in_fork(lambda path=path: commands.check_here(path))
+        code = in_fork(lambda path=path: upkeep.check_here(Target(Place(str(path)))))
         if code:
             counts["told" if code == 1 else f"ended by {code}"] += 1
             continue

@@ -89,17 +89,30 @@ def _encrypt_all() -> None:
     richstore.open = open_encrypted
 
 
+# Modules about values that spread over many records, which is above the engines.
+SPREAD = ("building", "big", "big_changes", "big_keys", "streaming")
+
+
+def _repeats(item: pytest.Item) -> bool:
+    """Tell whether a case only repeats another on spread values or, with them, on memory."""
+    parameters = getattr(item, "callspec", None)
+    if parameters is None:
+        return False
+    if "tiny" in item.name or "test_big_parity" in item.nodeid:
+        return True
+    return parameters.params.get("box") == "memory" and item.path.stem[5:] in SPREAD
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run, without --long or --all, an eighth of the many cases that only repeat others on spread
-    values; with --part a twentieth of what is left.
+    """Run, without --long or --all, an eighth of the cases that only repeat others; with --part
+    a twentieth of what is left.
     """
 
     def is_left_out(item: pytest.Item) -> bool:
         number = zlib.crc32(item.nodeid.encode())
         if config.getoption("--part") and number % 20 != sys.version_info.minor % 20:
             return True
-        repeats = "tiny" in item.name or "test_big_parity" in item.nodeid
-        return repeats and "[" in item.name and not is_full and number // 12 % 8 != 0
+        return not is_full and number // 12 % 8 != 0 and _repeats(item)
 
     is_full = config.getoption("--long") or config.getoption("--all")
     left = list(filter(is_left_out, items))
@@ -134,9 +147,10 @@ class Box:
         return self.store
 
     def live_and_reopened(self) -> Iterator[Any]:
-        """Yield the store as it is, then the store opened again."""
+        """Yield the store as it is, then the store opened again (memory: once)."""
         yield self.store
-        yield self.reopen()
+        if not self.in_memory:
+            yield self.reopen()
 
     def stored(self, key: Any) -> Any:
         """Return the plain value under `key`, decoded anew from what the engine holds."""
@@ -256,6 +270,8 @@ def _attributes(x: Any) -> dict[str, Any]:
 
 
 _LOCK = type(threading.Lock())
+_ATOMS = frozenset((int, float, complex, str, bytes, bool, type(None)))
+_PLAIN = frozenset((list, dict, set, tuple))  # have no attributes
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, enum.Enum)
 
 
@@ -284,7 +300,9 @@ def canonical(value: Any) -> Any:
         return [bytes(x)] if isinstance(x, bytearray) else []
 
     def walk(x: Any) -> Any:
-        kind, attributes = x.__class__.__name__, _attributes(x)
+        if type(x) in _ATOMS:
+            return (type(x).__name__, x)
+        kind, attributes = x.__class__.__name__, {} if type(x) in _PLAIN else _attributes(x)
         if isinstance(x, (slice, range, types.GenericAlias)):
             return (kind, repr(x))
         if isinstance(x, frozenset):

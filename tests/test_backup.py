@@ -185,25 +185,25 @@ def test_refused_inside_a_transaction(file_box: Any, tmp_path: Path) -> None:
 
 
 def test_commands(tmp_path: Path) -> None:
-    """check, backup, restore and salvage say what they did, and exit with 1 unless all is well."""
+    """check, backup, restore and salvage say what they did; they exit with 0 if all is well."""
     path = tmp_path / "store"
     with richstore.open(path) as store:
         fill(store)
-    done = command("check", path)
+    done = command("check", "-s", path)
     assert done.returncode == 0 and "no problems; 3 values" in done.stdout
-    done = command("backup", path, tmp_path / "copy", "--compact")
+    done = command("backup", tmp_path / "copy", "-s", path, "--compact")
     assert done.returncode == 0 and "3 values" in done.stdout and "verified" in done.stdout
-    done = command("backup", path, tmp_path / "copy")
-    assert done.returncode == 1 and "--replace" not in done.stdout and "exists" in done.stderr
-    done = command("restore", tmp_path / "copy", tmp_path / "again")
+    done = command("backup", tmp_path / "copy", "-s", path)
+    assert done.returncode == 3 and "--replace" not in done.stdout and "exists" in done.stderr
+    done = command("restore", tmp_path / "copy", "-s", tmp_path / "again")
     assert done.returncode == 0 and "3 values" in done.stdout
-    done = command("salvage", path, tmp_path / "saved")
+    done = command("salvage", tmp_path / "saved", "-s", path)
     assert done.returncode == 0 and "3 values kept, 0 kept in part, 0 lost" in done.stdout
     with richstore.open(tmp_path / "saved", "r") as saved, richstore.open(path, "r") as store:
         assert plain(dict(saved.items())) == plain(dict(store.items()))
-    assert command("check", tmp_path / "none").returncode == 1
+    assert command("check", "-s", tmp_path / "none").returncode == 3
     (tmp_path / "text").write_text("no store at all")
-    done = command("check", tmp_path / "text")
+    done = command("check", "-s", tmp_path / "text")
     assert done.returncode == 1 and "something else" in done.stdout + done.stderr
 
 
@@ -216,8 +216,8 @@ def test_salvage_of_a_damaged_store(tmp_path: Path) -> None:
             store[n] = {"n": n, "text": marker if n == 13 else str(n)}
         store["big"] = [{"n": n, "text": f"{marker} {n}" if n == 999 else ""} for n in range(3000)]
     damage(path, marker)
-    assert command("check", path).returncode == 1
-    done = command("salvage", path, tmp_path / "saved")
+    assert command("check", "-s", path).returncode == 1
+    done = command("salvage", tmp_path / "saved", "-s", path)
     assert done.returncode == 1
     assert "lost [13]" in done.stdout and "lost ['big'][" in done.stdout
     assert "19 values kept, 1 kept in part, 1 lost" in done.stdout
@@ -237,7 +237,7 @@ def test_check_survives_a_file_that_brings_the_library_down(tmp_path: Path) -> N
     for part in (0.3, 0.6, 0.9):
         cut = tmp_path / f"cut {part}"
         cut.write_bytes(path.read_bytes()[: int(size * part) // 4096 * 4096])
-        done = command("check", cut)
+        done = command("check", "-s", cut)
         assert done.returncode == 1, (part, done)
         assert str(cut) in done.stdout + done.stderr
 

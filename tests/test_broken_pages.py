@@ -92,7 +92,9 @@ def test_the_rounds_find_a_check_that_sees_nothing(source: Path) -> None:
 
 def command(path: Path) -> subprocess.CompletedProcess[str]:
     """Run `python -m richstore check`."""
-    return run_python("import sys, richstore.__main__ as m; sys.exit(m.main())", "check", str(path))
+    return run_python(
+        "import sys, richstore.__main__ as m; sys.exit(m.main())", "check", "-s", str(path)
+    )
 
 
 def test_a_file_that_ends_the_process(source: Path, tmp_path: Path) -> None:

@@ -92,15 +92,20 @@ class Color(str):
 def check(box: Any, key: str, expected: Any) -> None:
     """Compare what is stored with a plain value, content and shared references."""
     wanted = canonical(expected)
+    check_store(box.store)
     for store in box.live_and_reopened():
         assert canonical(plain(store[key])) == wanted
-        check_store(store)
 
 
 def test_built_twice_in_one_block(box: Any) -> None:
     """A value that is built under a key in a block can be built again there, the last one stays."""
-    first = [{"n": n, "more": list(range(2000))} for n in range(310)]
-    again = [{"n": -n, "more": list(range(n, n + 2000))} for n in range(310)]
+
+    def rows(sign: int) -> list[Any]:
+        # some of them with a large list of their own
+        sizes = [5 if n % 10 else 2000 for n in range(310)]
+        return [{"n": sign * n, "more": list(range(n, n + size))} for n, size in enumerate(sizes)]
+
+    first, again = rows(1), rows(-1)
     with box.store.transaction():
         box.store["k"] = first
         box.store["k"] = [dict(row) for row in again]

@@ -121,7 +121,7 @@ def test_killed_at_any_moment(
     """After kill -9 of all writers every acknowledged commit is there, and none is by half."""
     dice = random.Random(synchronous)
     load = Load(tmp_path / "store", synchronous)
-    rounds = 170 if request.config.getoption("--long") else 9
+    rounds = 170 if request.config.getoption("--long") else 5
     for _ in range(rounds):
         load.round(dice)
     assert all(n > 0 for n in load.acknowledged.values())

@@ -54,7 +54,9 @@ def run_block(page: Path, block: Block, module: ModuleType) -> str:
     test = doctest.DocTestParser().get_doctest(block.text, {}, page.name, str(page), block.line - 1)
     test.globs = module.__dict__
     report = io.StringIO()
-    doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.write, clear_globs=False)
+    doctest.DocTestRunner(verbose=False, optionflags=OPTIONS).run(
+        test, out=report.write, clear_globs=False
+    )
     return report.getvalue()
 
 

@@ -304,7 +304,7 @@ def test_a_fault_that_stays(quick: Place, s3: Place, proxy: Proxy) -> None:
             document.value.append(1)
         with pytest.raises(OSError, match=wanted), document:
             document.value.append(1)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
         proxy.faults.clear()
         assert document.value == [0] == written(s3)
     proxy.fault("GET", 503, times=1000)
@@ -356,7 +356,7 @@ def test_an_interrupt_in_the_middle_of_a_request(proxied: Place, s3: Place, prox
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        proxy.fault("PUT", true=True, delay=1)
+        proxy.fault("PUT", true=True, delay=2)
         process.stdin.write("go\n")
         process.stdin.flush()
         while proxy.faults:
@@ -485,7 +485,7 @@ def test_no_network(quick: Place) -> None:
     start = time.monotonic()
     with pytest.raises(ConnectionError, match="cannot be reached") as caught:
         Place(quick.location, **options).open(default=[])
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert_no_secrets(texts_of(caught.value))
 
 

@@ -47,7 +47,7 @@ def test_killed_at_any_moment(tmp_path: Path, request: pytest.FixtureRequest) ->
     rounds = 200 if request.config.getoption("--long") else 40
     seen = hunt(tmp_path, "kill", rounds)
     assert isinstance(seen, dict), seen
-    assert seen["changes"] > rounds
+    assert seen["changes"] >= rounds
 
 
 @pytest.mark.timeout(0)
@@ -119,9 +119,9 @@ def test_who_dies_with_the_lock_does_not_block(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         began = time.monotonic()
-        with richstore.document(path, default=[], timeout=10) as document:
+        with richstore.document(path, default=[], timeout=60) as document:
             document.value.append("mine")
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30
     assert json.loads(path.read_text()) == ["mine"]
 
 
@@ -153,7 +153,7 @@ def test_who_has_the_lock_and_does_not_end(tmp_path: Path, way: str) -> None:
                 document.update(lambda value: value.append("mine"))
             else:
                 document.delete()
-        assert 0.2 <= time.monotonic() - began < 8
+        assert 0.2 <= time.monotonic() - began < 30
         assert document.value == before
         assert json.loads(path.read_text()) == ["first"]
         process.kill()

@@ -674,7 +674,11 @@ def test_commands(path: str, tmp_path: Path) -> None:
         return done.returncode, done.stdout + done.stderr
 
     copy = str(tmp_path / "copy.db")
-    for words in (["check", path], ["backup", path, copy], ["restore", path, copy]):
+    for words in (
+        ["check", "-s", path],
+        ["backup", copy, "-s", path],
+        ["restore", path, "-s", copy],
+    ):
         code, said = run(*words, key=None)
         assert code
         assert "is encrypted; open it with key=" in said
@@ -684,11 +688,11 @@ def test_commands(path: str, tmp_path: Path) -> None:
         code, said = run(*words, key=KEY.hex())
         assert (code, "Traceback" in said) == (0, False)
         Path(copy).unlink(missing_ok=True)
-    code, said = run("check", path, key="no hexadecimal")
+    code, said = run("check", "-s", path, key="no hexadecimal")
     assert code
     assert "RICHSTORE_KEY must have 64 hexadecimal digits" in said
     assert "Traceback" not in said
-    code, said = run("salvage", path, str(tmp_path / "new.db"), key=KEY.hex())
+    code, said = run("salvage", str(tmp_path / "new.db"), "-s", path, key=KEY.hex())
     assert code == 0
     with open_store(str(tmp_path / "new.db"), flag="r") as store:
         assert store[SECRET] == [1]

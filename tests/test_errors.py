@@ -28,7 +28,9 @@ BUILTINS = {
     "LockTimeoutError": TimeoutError,
     "ConflictError": RuntimeError,
     "CorruptionError": RuntimeError,
+    "FillError": RuntimeError,
     "FormatError": ValueError,
+    "ProjectError": RuntimeError,
 }
 
 

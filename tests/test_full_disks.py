@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import check_store, run_python
@@ -36,14 +37,15 @@ def test_a_full_disk(small_disk: Path, change: str, synchronous: str) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(MEGABYTE))
     with richstore.open(small_disk / "store", synchronous=synchronous) as store:
-        store["log"], store["table"], store["kept"] = [], {}, {"a": [1, 2]}
+        before: dict[Any, Any] = {"log": [], "table": {}, "kept": {"a": [1, 2]}}
+        store.update(before)
         for n in range(2000):
-            before = {key: plain(store[key]) for key in store}
             try:
                 CHANGES[change](store, n)
             except OSError as error:
                 assert error.errno == errno.ENOSPC, error
                 break
+            CHANGES[change](before, n)
         else:
             raise AssertionError("the disk was never full")
         # memory, and what others read, is what it was

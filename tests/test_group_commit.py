@@ -351,7 +351,7 @@ def test_a_waiting_change_gives_up_in_time(tmp_path: Path) -> None:
         store["list"] = []
         values = store["list"]
         with all_at_once(store, {name: lambda: values.append(1) for name in WORKERS}) as outcomes:
-            limit = time.monotonic() + 5
+            limit = time.monotonic() + 60
             while len(outcomes.errors) < len(WORKERS) and time.monotonic() < limit:
                 time.sleep(0.01)
             assert {type(error) for error in outcomes.errors.values()} == {
@@ -515,7 +515,7 @@ def test_eight_threads_commit_in_groups(file_box: Any, monkeypatch: pytest.Monke
     store = file_box.store
     most = 0.0
     # again where other processes keep the threads from coming in time
-    for _ in range(8):
+    for _ in range(20):
         before = commits(store)
         most = max(most, changes(store, 8, 0.5) / (commits(store) - before))
         if most > 4:

@@ -43,7 +43,7 @@ def wrong(found: dict[str, Any]) -> list[str]:
     if found["memory"] > found["bound"]:
         problems.append(f"{found['memory']} bytes of memory")
     if found["seconds"] > SECONDS:
-        problems.append(f"{found['seconds']} seconds")
+        problems.append(f"{found['seconds']} seconds of computing")
     return problems
 
 
@@ -55,13 +55,13 @@ def test_nothing_runs_and_all_stays_in_bounds(
 
     With the default after the file got mode 0666, with "none", and with a list of classes. The
     bound is 64 MiB and 1,000 times what the hostile records have, for reading a value in seven
-    ways, and ten seconds for all of them; the other values stay readable.
+    ways, and ten seconds of computing for all of them; the other values stay readable.
     """
     assert (MEMORY, PER_BYTE, SECONDS) == (64 << 20, 1000, 10)
     cases = list(CASES)
     if policy != "classes" and not request.config.getoption("--long"):
-        # the reader is the same one: a third of them again
-        cases = [name for name in cases if zlib.crc32(name.encode()) % 3 == 0 or name in FIRST]
+        # the reader is the same one: an eighth of them again
+        cases = [name for name in cases if zlib.crc32(name.encode()) % 8 == 0 or name in FIRST]
     found = run(tmp_path, policy, "", *cases)
     assert list(found) == cases
     assert {name: problems for name, one in found.items() if (problems := wrong(one))} == {}

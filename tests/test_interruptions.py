@@ -536,7 +536,7 @@ def in_thread(work: Callable[[], Any]) -> None:
 
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
-    thread.join(3)  # (the store's own timeout is a second)
+    thread.join(30)  # (the store's own timeout is a second)
     assert not thread.is_alive(), "other threads are locked out"
     if failures:
         raise AssertionError(f"in another thread: {failures[0]!r}")

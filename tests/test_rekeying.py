@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -292,7 +293,9 @@ def test_threads_go_on(path: str) -> None:
         for thread in threads:
             thread.start()
         try:
-            for key in (NEW, OLD, NEW):
+            for turn, key in enumerate(itertools.cycle((NEW, OLD))):
+                if turn > 2 and (failures or store["count"][0] > 5):
+                    break
                 try:
                     store.rekey(key, reencrypt=True)
                 except richstore.RichStoreError as error:
@@ -306,7 +309,6 @@ def test_threads_go_on(path: str) -> None:
         assert failures == []
         store.rekey(NEW, reencrypt=True)
         count = store["count"][0]
-        assert count > 5
         assert sum(isinstance(key, str) and key.startswith("new") for key in store) == count
     found = contents(path, NEW)
     assert {key: found[key] for key in expected} == expected

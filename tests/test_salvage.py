@@ -16,8 +16,10 @@ from conftest import check_store
 from sample_classes import Bare
 
 import richstore
-from richstore import commands
+from richstore.cli import upkeep
+from richstore.cli.target import Target
 from richstore.nodes.salvage import _Salvage
+from richstore.projects import Place
 
 plain = richstore.plain
 pytestmark = pytest.mark.timeout(900)
@@ -64,7 +66,7 @@ def salvaged(path: Path, capsys: Any) -> tuple[int, list[str], dict[Any, Any]]:
     target = path.with_suffix(".saved")
     for name in (target, Path(f"{target}-lock")):
         name.unlink(missing_ok=True)
-    code = commands.salvage_here(path, target)
+    code = upkeep.salvage_here(Target(Place(str(path))), target)
     lost = [
         line.partition(": lost ")[2]
         for line in capsys.readouterr().out.splitlines()

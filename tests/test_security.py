@@ -435,7 +435,7 @@ def test_commands_run_nothing_of_a_file(
     canary = tmp_path / "canary"
     hostile.make_store(path, hostile.CASES[case]())
     path.chmod(0o666)
-    arguments = [str(path)] + ([str(tmp_path / "new")] if command != "check" else [])
+    arguments = ["-s", str(path)] + ([str(tmp_path / "new")] if command != "check" else [])
     done = subprocess.run(
         [sys.executable, "-m", "richstore", command, *arguments],
         capture_output=True,

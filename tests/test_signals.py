@@ -32,7 +32,7 @@ class Children:
         self.path = path
         self.all: list[Child] = []
 
-    def __call__(self, timeout: float = 20) -> Child:
+    def __call__(self, timeout: float = 60) -> Child:
         child = Child(self.path, timeout)
         self.all.append(child)
         return child
@@ -97,7 +97,7 @@ def test_all_go_on_when_the_holder_is_killed(store: Any, children: Children) -> 
         child.answer()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     store.refresh()
     assert sorted(store["list"]) == [0, 1, 10, 11, 12]
     check_nothing_of_the_holder(store)
@@ -121,7 +121,7 @@ def test_holders_killed_one_after_the_other(tmp_path: Path, request: pytest.Fixt
                 kill(holder)
             began = time.monotonic()
             store["list"].append("next")
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 30
             assert store["list"] == ["next"]
             check_nothing_of_the_holder(store)
         finally:
@@ -131,7 +131,7 @@ def test_holders_killed_one_after_the_other(tmp_path: Path, request: pytest.Fixt
 def first_to_answer(children: list[Child]) -> Child:
     """Return the process that has the lock, and see that it has it alone."""
     pipes = {child.process.stdout: child for child in children}
-    ready, _, _ = select.select(list(pipes), [], [], 10)
+    ready, _, _ = select.select(list(pipes), [], [], 40)
     assert len(ready) == 1, "one process holds the lock"
     child = pipes[ready[0]]
     child.answer()
@@ -147,11 +147,11 @@ def test_a_stopped_holder_keeps_its_lock(store: Any, children: Children) -> None
         began = time.monotonic()
         with pytest.raises(RuntimeError, match=r"!LockTimeoutError.*0\.3 s"):
             other("store['list'].append(1)")
-        assert 0.25 < time.monotonic() - began < 8
+        assert 0.25 < time.monotonic() - began < 30
     began = time.monotonic()
     with pytest.raises(richstore.LockTimeoutError), store.transaction(timeout=0.2):
         pass
-    assert 0.15 < time.monotonic() - began < 8
+    assert 0.15 < time.monotonic() - began < 30
     assert store["list"] == [], "reading does not wait"
     with store.snapshot() as view:
         assert view["gone"] == [1]
@@ -174,7 +174,7 @@ def test_a_stopped_waiter_keeps_nobody(store: Any, children: Children) -> None:
     began = time.monotonic()
     other("store['list'].append(2)")
     store["list"].append(3)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     waiter.process.send_signal(signal.SIGCONT)
     waiter.answer()
     store.refresh()
@@ -204,7 +204,7 @@ def test_a_killed_waiter_keeps_nobody(store: Any, children: Children) -> None:
         ("os.abort()", -signal.SIGABRT),
         ("sys.exit(8)", 8),
         ("raise LookupError('left')", 1),
-        ("threading.Thread(target=os._exit, args=(9,)).start(); time.sleep(5)", 9),
+        ("threading.Thread(target=os._exit, args=(9,)).start(); time.sleep(50)", 9),
     ],
     ids=["_exit", "SIGKILL", "SIGTERM", "abort", "exit", "exception", "_exit in a thread"],
 )
@@ -237,11 +237,11 @@ def test_open_waits_no_longer_than_it_says(store: Any, children: Children) -> No
         "import sys, time, richstore\n"
         "began = time.monotonic()\n"
         "with richstore.open(sys.argv[1], timeout=0.3) as store: assert store['gone'] == [1]\n"
-        "assert time.monotonic() - began < 8\n"
+        "assert time.monotonic() - began < 30\n"
         "try:\n"
         "    richstore.open(sys.argv[1], 'n', timeout=0.3)\n"
         "except richstore.LockTimeoutError:\n"
-        "    print(0.25 < time.monotonic() - began < 16)\n"
+        "    print(0.25 < time.monotonic() - began < 40)\n"
     )
     done = run_python(code, store.path)
     assert done.stdout.strip() == "True", done.stderr

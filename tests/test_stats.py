@@ -135,21 +135,23 @@ def test_readers(file_box: Any) -> None:
     before = store.stats()
     assert before.oldest_reader_age is None
     assert before.oldest_reader_pid is None
+    begin = time.monotonic()
     first = store.snapshot()
     time.sleep(0.1)
+    between = time.monotonic()
     second = store.snapshot()
     store["k"].append(2)
     stats = store.stats()
     assert stats.readers == before.readers + 2
     assert stats.oldest_reader_pid == os.getpid()
-    assert 0.1 <= stats.oldest_reader_age < 5
+    assert 0.1 <= stats.oldest_reader_age <= time.monotonic() - begin
     time.sleep(0.1)
-    later = store.stats().oldest_reader_age
-    assert stats.oldest_reader_age + 0.1 <= later < stats.oldest_reader_age + 5
+    assert stats.oldest_reader_age + 0.1 <= store.stats().oldest_reader_age
     first.close()
     stats = store.stats()
     assert stats.readers == before.readers + 1
-    assert 0.1 <= stats.oldest_reader_age < later
+    # that of the second one, which is younger
+    assert 0.1 <= stats.oldest_reader_age <= time.monotonic() - between
     second.close()
     stats = store.stats()
     assert stats.readers == before.readers
@@ -168,7 +170,7 @@ def test_readers_of_another_process(file_box: Any) -> None:
     assert stats.readers > before
     assert stats.oldest_reader_pid == child.process.pid
     age = stats.oldest_reader_age  # what another process keeps to itself cannot be told
-    assert age is None or 0.1 <= age < 5
+    assert age is None or age >= 0.1
     child("view.close()")
     child.end()
     stats = store.stats()

@@ -18,7 +18,9 @@ from broken_pages import in_fork
 from conftest import check_store, child_environment
 
 import richstore
-from richstore import commands
+from richstore.cli import upkeep
+from richstore.cli.target import Target
+from richstore.projects import Place
 
 plain = richstore.plain
 CLEAR = (richstore.CorruptionError, richstore.FormatError, OSError)
@@ -137,7 +139,7 @@ def test_truncated_at_any_length(
             with pytest.raises(CLEAR):
                 richstore.open(path, "w")
             assert path.read_bytes() == good[:length], length
-            assert in_fork(lambda: commands.check_here(path)) == 1, length
+            assert in_fork(lambda: upkeep.check_here(Target(Place(str(path))))) == 1, length
     assert refused > len(lengths) * 3 // 4
 
 
@@ -151,7 +153,7 @@ def test_pages_of_zeros(good: bytes, tmp_path: Path) -> None:
     for at in range(2 * PAGE, len(good), 5 * PAGE):
         path.write_bytes(good[:at] + bytes(len(good) - at))
         Path(f"{path}-lock").unlink(missing_ok=True)
-        code = in_fork(lambda: commands.check_here(path))
+        code = in_fork(lambda: upkeep.check_here(Target(Place(str(path)))))
         assert code != 99, at
         told += code != 0
         # where only free pages are gone, nothing is
@@ -230,7 +232,7 @@ if __name__ == "__main__":
 def judge(path: Path) -> str:
     """Return what becomes of a torn copy: told by open or check, or what can be read of it."""
     Path(f"{path}-lock").unlink(missing_ok=True)
-    if in_fork(lambda: commands.check_here(path)):
+    if in_fork(lambda: upkeep.check_here(Target(Place(str(path))))):
         return "told"
     return "invented" if in_fork(lambda: reads_only(path, is_committed)) else "committed"
 

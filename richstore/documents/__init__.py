@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from richstore.documents.coding import Codec
 from richstore.documents.document import Document, document
 
-__all__ = ["Document", "document"]
+__all__ = ["Codec", "Document", "document"]

@@ -36,7 +36,7 @@ def test_lock_timeout(path: str, engine: LmdbEngine, other: Callable[..., Other]
         start = time.monotonic()
         with pytest.raises(LockTimeoutError, match=r"another process.*larger timeout") as caught:
             engine.write(timeout)
-        assert timeout <= time.monotonic() - start < timeout + 10
+        assert timeout <= time.monotonic() - start < timeout + 30
         assert path in str(caught.value)
     assert now(engine) == {}, "readers are not held up"
     process.do("t.put(b'a', b'1'); t.commit()")
@@ -90,8 +90,8 @@ def test_interrupted_wait(engine: LmdbEngine, other: Callable[..., Other]) -> No
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        interrupt.start()
         with pytest.raises(KeyboardInterrupt):
+            interrupt.start()
             engine.write(None)
         interrupt.join()
     finally:

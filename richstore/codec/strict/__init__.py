@@ -14,38 +14,26 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from richstore.codec import records, standard
 from richstore.codec.policy import StrictPolicy
 from richstore.codec.strict.opcodes import Reader
 from richstore.codec.strict.parts import check_parts, rows
+from richstore.codec.strict.pickles import ForeignReader, PickleReader
 from richstore.codec.strict.shapes import shape
 from richstore.errors import CorruptionError
 
-__all__ = ["Reader", "check_parts", "class_of", "decode", "is_standard", "load", "shape"]
-
-
-def _named_by_line(reader: Reader) -> None:
-    names: list[str] = []
-    for _ in range(2):
-        end = reader.data.index(b"\n", reader.at)
-        names.append(reader.take(end - reader.at).decode())
-        reader.at += 1
-    module, qualname = names
-    reader.stack.append(reader.find(_OLD_NAMES.get(module, module), qualname))
-
-
-# Modules that protocols before 3 name as Python 2 did.
-_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-
-class _PickleReader(Reader):
-    """Reads what `pickle.dumps` writes, protocols 2 to 5."""
-
-    handlers: ClassVar = [
-        *(_named_by_line if code == ord("c") else one for code, one in enumerate(Reader.handlers))
-    ]
+__all__ = [
+    "ForeignReader",
+    "Reader",
+    "check_parts",
+    "class_of",
+    "decode",
+    "is_standard",
+    "load",
+    "shape",
+]
 
 
 def load(data: bytes, policy: StrictPolicy, *, document: bool = False) -> Any:
@@ -56,7 +44,7 @@ def load(data: bytes, policy: StrictPolicy, *, document: bool = False) -> Any:
         policy: says what it may name.
         document: whether `pickle.dumps` wrote it, and not a record.
     """
-    return (_PickleReader if document else Reader)(data, policy, {}).run()
+    return (PickleReader if document else Reader)(data, policy, {}).run()
 
 
 def decode(

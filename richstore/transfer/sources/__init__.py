@@ -1,0 +1,1 @@
+"""Files that other packages have written: one module for each kind, none needs the package."""

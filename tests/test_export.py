@@ -1,0 +1,733 @@
+"""A store as text and back: `richstore.transfer.export` and `load`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import decimal
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import zoneinfo
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample_classes
+from conftest import canonical, child_environment
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sample_classes import ATOMS
+from standard_values import STANDARD
+
+import richstore
+from richstore.codec.from_text import from_text
+from richstore.codec.policy import policy_of
+from richstore.codec.to_text import to_text
+from richstore.transfer import export, filling, load
+
+HEADER = b'{"richstore": "export", "version": 1}\n'
+
+
+@pytest.fixture
+def store() -> Iterator[richstore.Store]:
+    """A store in memory."""
+    with richstore.open("memory:") as made:
+        yield made
+
+
+def there_and_back(store: richstore.Store, **options: Any) -> richstore.Store:
+    """Return a new store with what the text of another one says."""
+    text = io.BytesIO()
+    count = export(store, text)
+    text.seek(0)
+    made = richstore.open("memory:")
+    assert load(text, made, classes="any", **options) == count
+    return made
+
+
+def lines(*rows: dict[str, Any]) -> io.BytesIO:
+    """Return a whole export of these rows."""
+    end = {"end": len(rows)}
+    return io.BytesIO(HEADER + b"".join(json.dumps(row).encode() + b"\n" for row in (*rows, end)))
+
+
+def alike(one: Any, other: Any) -> None:
+    """Check that two values are the same, type by type; one NaN is like another."""
+    ours, theirs = (canonical(richstore.plain(value)) for value in (one, other))
+    assert settled(ours) == settled(theirs)
+
+
+def settled(form: Any) -> Any:
+    """Return a form of `canonical` in which NaN is equal to NaN."""
+    if isinstance(form, (tuple, list, frozenset)):
+        return (frozenset if isinstance(form, frozenset) else tuple)(map(settled, form))
+    if isinstance(form, (float, complex)):
+        return repr(form)
+    return str(form) if isinstance(form, decimal.Decimal) else form
+
+
+# --- everything comes back
+
+MADE = {
+    **{f"standard {name}": lambda name=name: STANDARD[name] for name in STANDARD},
+    **{f"atom {name}": lambda name=name: ATOMS[name] for name in ATOMS},
+    **{f"made {name}": make for name, (make, _) in sample_classes.CHANGES.items()},
+}
+del MADE["made local class"]
+MADE |= {
+    "no cache": lambda: datetime.datetime(
+        2024, 1, 1, tzinfo=zoneinfo.ZoneInfo.no_cache("Europe/Paris")
+    ),
+    "dollar keys": lambda: {"$ref": 1, "$tuple": [1], "$id": {"$id": 2}},
+    "shared tuple": lambda: (lambda one: [one, (one, one), {"k": one}])(([1],)),
+    "shared dict": lambda: (lambda one: [one, one])({"$a": 1, 2: [3]}),
+    "attributes with odd names": lambda: sample_classes.with_attribute(
+        sample_classes.Bare(), **{"$ref": 1, "a b": [2]}
+    ),
+    "aware time": lambda: datetime.time(1, 2, tzinfo=datetime.UTC),
+    "odd offset": lambda: datetime.timezone(datetime.timedelta(seconds=-3601)),
+    "pair of halves": lambda: "\ud83d\ude00",
+    "negative nan": lambda: [float("nan"), float("-inf")],
+    "deep": lambda: (lambda value: [value := [value] for _ in range(100)][-1])(1),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_type_comes_back(store: richstore.Store, name: str) -> None:
+    """Each value is what it was: type by type, with its aliases, cycles and attributes."""
+    store["value"] = MADE[name]()
+    with there_and_back(store) as copy:
+        alike(copy["value"], store["value"])
+
+
+atoms = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.text(st.characters(exclude_categories=()))
+    | st.binary()
+    | st.dates()
+    | st.times()
+    | st.datetimes(timezones=st.none() | st.just(datetime.UTC) | st.timezones())
+    | st.timedeltas()
+    | st.decimals()
+    | st.fractions()
+    | st.uuids()
+    | st.sampled_from([*sample_classes.Color, *sample_classes.Level])
+)
+hashable = st.recursive(
+    st.booleans() | st.integers() | st.text() | st.binary() | st.dates() | st.uuids(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def with_aliases(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return values that hold others, one of them in several places."""
+    return (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(hashable, inner, max_size=4)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.sets(hashable, max_size=4)
+        | st.builds(lambda one, key: [one, {key: one}, (one,)], inner, hashable)
+        | st.builds(sample_classes.Point, inner, inner)
+        | st.builds(sample_classes.NamedList, st.lists(inner, max_size=3), inner)
+    )
+
+
+values = st.recursive(atoms | hashable, with_aliases, max_leaves=12)
+keys = st.recursive(
+    st.text() | st.integers() | st.binary(max_size=5) | st.dates() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=4,
+)
+groups = st.lists(st.text(min_size=1, max_size=3), max_size=2).map(tuple)
+
+
+@given(st.dictionaries(groups, st.dictionaries(keys, values, max_size=3), max_size=3))
+@example({(): {"a": float("nan")}, ("g",): {0: [(), [[]]]}})
+def test_a_store_comes_back(content: dict[tuple[str, ...], dict[Any, Any]]) -> None:
+    """What is loaded from the export of a store is the store, with its keys and groups."""
+    with richstore.open("memory:") as store:
+        for path, items in content.items():
+            place: Any = store
+            for name in path:
+                place = place.group(name)
+            place.update(items)
+        with there_and_back(store) as copy:
+            same(store, copy)
+
+
+def same(one: Any, other: Any) -> None:
+    """Check that two stores or groups have the same items, type by type, and the same groups."""
+    ours, theirs = list(one.items()), list(other.items())
+    assert [canonical(key) for key, _ in ours] == [canonical(key) for key, _ in theirs]
+    for (_, value), (_, found) in zip(ours, theirs, strict=True):
+        alike(value, found)
+    filled = [name for name in one.groups() if one.group(name) or one.group(name).groups()]
+    assert filled == other.groups()
+    for name in filled:
+        same(one.group(name), other.group(name))
+
+
+def test_large_values_come_back(store: richstore.Store) -> None:
+    """Containers that are spread over pages, and share items, are written as one value."""
+    store["list"] = [[number] for number in range(3000)]
+    store["list"].append(store["list"][0])
+    store["dict"] = {number: str(number) for number in range(3000)}
+    with there_and_back(store) as copy:
+        assert copy["list"] == store["list"] and copy["dict"] == store["dict"]
+        copy["list"][0].append("shared")
+        assert copy["list"][3000] == [0, "shared"]
+
+
+def test_the_text(store: richstore.Store) -> None:
+    """The text is what the documentation says, line by line."""
+    store["shops"] = ["shop1", ("größe", {1})]
+    store.group("users").group("admins")["ann", 7] = datetime.date(2024, 2, 29)
+    text = io.BytesIO()
+    assert export(store, text) == 2
+    assert text.getvalue().decode().splitlines() == [
+        '{"richstore": "export", "version": 1}',
+        '{"key": "shops", "value": ["shop1", {"$tuple": ["größe", {"$set": [1]}]}]}',
+        '{"group": ["users", "admins"], "key": {"$tuple": ["ann", 7]}, '
+        '"value": {"$date": "2024-02-29"}}',
+        '{"end": 2}',
+    ]
+
+
+def test_old_states_are_upgraded(store: richstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance that an older version of its class has exported is upgraded when it is loaded."""
+    cls = sample_classes.Bare
+    monkeypatch.setattr(cls, "__richstore_version__", 1, raising=False)
+    store["old"] = [cls(name="ann")]
+    text = io.BytesIO()
+    export(store, text)
+    assert b'"version": 1}' in text.getvalue().splitlines()[1]
+
+    def upgrade(cls: Any, state: dict[str, Any], version: int) -> dict[str, Any]:
+        return {"full_name": state["name"], "was": version}
+
+    monkeypatch.setattr(cls, "__richstore_version__", 2)
+    monkeypatch.setattr(cls, "upgrade", classmethod(upgrade), raising=False)
+    text.seek(0)
+    with richstore.open("memory:") as copy:
+        load(text, copy, classes=[cls])
+        assert vars(copy["old"][0]) == {"full_name": "ann", "was": 1}
+    monkeypatch.setattr(cls, "__richstore_version__", 0)
+    text.seek(0)
+    with (
+        richstore.open("memory:") as copy,
+        pytest.raises(richstore.UpgradeError, match="version 1"),
+    ):
+        load(text, copy, classes=[cls])
+
+
+# --- what cannot be kept
+
+
+class WithSetter:
+    def __reduce__(self) -> Any:
+        return WithSetter, (), {"a": 1}, None, None, set_state
+
+
+def set_state(value: Any, state: Any) -> None:
+    """Do what a class has no method for."""
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (sample_classes.make_local(), "can be found by no import"),
+        (lambda: None, "can be found by no import"),
+        (WithSetter(), "given its state by a function of its own"),
+    ],
+)
+def test_what_cannot_be_kept(store: richstore.Store, tmp_path: Path, value: Any, said: str) -> None:
+    """A value that would not come back is refused, with its path, and no file is left."""
+    store["fine"] = 1
+    store.group("g")["key"] = {"a": [0, (1, value)]}
+    with pytest.raises(richstore.EncodingError, match=said) as caught:
+        export(store, tmp_path / "out.jsonl")
+    assert caught.value.path == ".group('g')['key']['a'][1][1]"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_secrets_are_not_exported() -> None:
+    """A sealed value is refused; exported is what the store reveals."""
+    with richstore.open("memory:", key=bytes(32)) as store:
+        store["token"] = richstore.Sealed("s3cret")
+        with pytest.raises(richstore.EncodingError, match=r"at \['token'\]: a Sealed"):
+            export(store, io.BytesIO())
+
+
+def test_placeholders_are_not_exported(box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance whose class cannot be found is refused."""
+    box.store["ann"] = [sample_classes.Account("ann")]
+    monkeypatch.delattr(sample_classes, "Account")
+    box.reopen()
+    with pytest.raises(richstore.EncodingError, match=r"at \['ann'\]\[0\]: it is a placeholder"):
+        export(box.store, io.BytesIO())
+    monkeypatch.undo()
+
+
+def test_values_nested_too_deep(store: richstore.Store) -> None:
+    """A value that is nested too deep for text is refused, and a file with one as well."""
+    value: Any = []
+    for _ in range(5000):
+        value = [value]
+    store["deep"] = value
+    with pytest.raises(richstore.EncodingError, match="nested too deep"):
+        export(store, io.BytesIO())
+    row = b'{"key": 1, "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    with pytest.raises(richstore.FormatError, match="line 2"):
+        load(io.BytesIO(HEADER + row), store)
+    row = b'{"key": 1, "value": ' + b'{"$set": [' * 900 + b"]}" * 900 + b"}\n"
+    with pytest.raises(richstore.FormatError, match="line 2"):
+        load(io.BytesIO(HEADER + row), store)
+
+
+# --- files
+
+
+def test_the_file_appears_when_it_is_complete(store: richstore.Store, tmp_path: Path) -> None:
+    """A file is private, replaces no other without being told to, and fails as a whole."""
+    path = tmp_path / "out.jsonl"
+    store["a"] = 1
+    export(store, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="is there already"):
+        export(store, path)
+    store["b"] = lambda: None
+    with pytest.raises(richstore.EncodingError):
+        export(store, path, replace=True)
+    assert path.read_bytes() == before
+    del store["b"]
+    store["a"] = 2
+    export(store, path, replace=True)
+    assert path.read_bytes() != before
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_state_is_exported(store: richstore.Store) -> None:
+    """What is committed while an export goes on is not in it, nor what is not committed."""
+    store.update(a=1, b=2)
+    text = io.BytesIO()
+    export(store, text, progress=lambda count: store.update(b=3, c=count))
+    assert json.loads(text.getvalue().splitlines()[2]) == {"key": "b", "value": 2}
+    assert json.loads(text.getvalue().splitlines()[3]) == {"end": 2}
+    with store.transaction():
+        store["d"] = 1
+        text = io.BytesIO()
+        assert export(store, text) == 3
+
+
+def test_parts_of_a_store(store: richstore.Store) -> None:
+    """A group, a snapshot and a group of one are exported as a store is, and loaded anywhere."""
+    users = store.group("users")
+    users["ann"] = [1]
+    users.group("old")["bob"] = [2]
+    expected = [{"key": "ann", "value": [1]}, {"group": ["old"], "key": "bob", "value": [2]}]
+    with store.snapshot() as view:
+        users.clear()
+        users["new"] = [3]
+        for source, rows in (
+            (view.group("users"), expected),
+            (view, [{**row, "group": ["users", *row.get("group", [])]} for row in expected]),
+        ):
+            text = io.BytesIO()
+            export(source, text)
+            assert list(map(json.loads, text.getvalue().splitlines()[1:-1])) == rows
+    text = io.BytesIO()
+    assert export(users, text) == 2
+    text.seek(0)
+    load(text, store.group("copy"))
+    assert store.group("copy").copy() == {"new": [3]}
+    assert store.group("copy").group("old").copy() == {"bob": [2]}
+
+
+def test_replacing(store: richstore.Store) -> None:
+    """Items are put beside what is there; with `replace` nothing else is there afterwards."""
+    store.update(a=1, b=2)
+    store.group("g")["x"] = 1
+    store.group("h").group("i")["x"] = 1
+    text = lines({"key": "b", "value": 3}, {"group": ["g"], "key": "y", "value": 4})
+    assert load(text, store) == 2
+    assert store.copy() == {"a": 1, "b": 3}
+    assert store.group("g").copy() == {"x": 1, "y": 4}
+    text.seek(0)
+    load(text, store, replace=True)
+    assert store.copy() == {"b": 3} and store.groups() == ["g"]
+    assert store.group("g").copy() == {"y": 4}
+    assert load(lines(), store, replace=True) == 0
+    assert not store and store.groups() == []
+
+
+# --- what is wrong with a file
+
+GOOD = b'{"key": "a", "value": 1}\n'
+WRONG = {
+    "nothing": (b"", "ends too early"),
+    "no header": (GOOD, "line 1: an export begins with"),
+    "a newer version": (b'{"richstore": "export", "version": 2}\n', "line 1: a newer version"),
+    "no end": (HEADER + GOOD, "ends too early; it is not complete"),
+    "cut off": (HEADER + GOOD + b'{"key": "b", "val', "line 3: it is not JSON"),
+    "another count": (HEADER + GOOD + b'{"end": 2}\n', "line 3: 2 items are said, and 1 are there"),
+    "two of them": (2 * (HEADER + GOOD + b'{"end": 1}\n'), "line 4: there is more behind the end"),
+    "no object": (HEADER + b"[1]\n", "line 2: it is not an object, but list"),
+    "no value": (HEADER + b'{"key": 1}\n', "line 2: it has to have a key and a value"),
+    "a stray part": (HEADER + b'{"key": 1, "value": 1, "x": 1}\n', "line 2: it has to have"),
+    "a group of one name": (
+        HEADER + b'{"group": "g", "key": 1, "value": 1}\n',
+        "line 2: its group is not a list",
+    ),
+    "bytes": (HEADER + b"\xff\xfe\n", "line 2: it is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file(store: richstore.Store, tmp_path: Path, name: str) -> None:
+    """What is wrong is said with its line, and the store stays as it was."""
+    data, said = WRONG[name]
+    path = tmp_path / "wrong.jsonl"
+    path.write_bytes(data)
+    store["before"] = [1]
+    for atomic in (False, True):
+        with pytest.raises(richstore.FormatError, match=f"wrong.jsonl.*{said}"):
+            load(path, store, replace=True, atomic=atomic)
+        assert store.copy() == {"before": [1]}
+
+
+WRONG_VALUES: list[tuple[Any, str]] = [
+    ({"$new": 1}, r"there is no tag '\$new'; has a newer version written it"),
+    ({"$tuple": 1}, "it is no such value .TypeError: a list has to be there, not int"),
+    ({"$tuple": ["x", {"$bytes": "?"}]}, r"at \[1\]: it is no such value"),
+    ({"$ref": 1}, r"nothing before it has the \$id 1"),
+    ([{"$list": [], "$id": 1}, {"$list": [], "$id": 1}], r"at \[1\]: the \$id 1 is given twice"),
+    ({"$date": "yesterday"}, "it is no such value"),
+    ({"$datetime": "2024-01-01T00:00:00", "zone": "../../etc/passwd"}, "it is no such value"),
+    ({"$fraction": [1, 0]}, "it is no such value"),
+    ({"$path": "a", "kind": "Path"}, "it is no such value"),
+    ({"$set": [[]]}, "it is no such value"),
+    ({"$dict": [1]}, "it is no such value"),
+    ({"$object": "Account"}, "'Account' is no name of a class"),
+    ({"$object": ["a:b"]}, "it is no such value"),
+    ({"$call": "fractions:Fraction", "args": ["1e999999999"]}, "it is no such value"),
+    ({"$call": "builtins:bytearray", "args": [10**12]}, "it is no such value"),
+    ({"a": {"b": {"$enum": "sample_classes:Color", "name": 1}}}, r"at \['a'\]\['b'\]: "),
+]
+
+
+@pytest.mark.parametrize(("form", "said"), WRONG_VALUES)
+def test_a_wrong_value(store: richstore.Store, form: Any, said: str) -> None:
+    """A form that no export has is refused, with line, key and place."""
+    with pytest.raises(richstore.RichStoreError, match=rf"line 3, \['k'\]: {said}"):
+        load(lines({"key": "a", "value": 1}, {"key": "k", "value": form}), store)
+    assert not store
+
+
+def test_a_wrong_key(store: richstore.Store) -> None:
+    """A key that is none is refused, with its line, whether it is found when read or stored."""
+    with pytest.raises(richstore.FormatError, match="line 2, the key: there is no tag"):
+        load(lines({"key": {"$x": 1}, "value": 1}), store)
+    with pytest.raises(richstore.KeyTypeError, match=r"line 3, \[\['list'\]\]: .*list"):
+        load(lines({"key": 1, "value": 1}, {"key": ["list"], "value": 1}), store)
+    assert not store
+
+
+# --- whose code runs
+
+PROGRAMS: list[Any] = [
+    {"$call": "os:mkdir", "args": ["ran"]},
+    {"$call": "posix:mkdir", "args": ["ran"]},
+    {"$object": "subprocess:Popen", "args": ["mkdir ran"], "named": {"shell": True}},
+    {"$call": "builtins:eval", "args": ["__import__('os').mkdir('ran')"]},
+    {"$call": "builtins:getattr", "args": [{"$name": "builtins:str"}, "format"]},
+    {"$name": "os:system"},
+    {"$container": "sample_classes:LoudDict", "content": {}},
+    {"$object": "sample_classes:Account", "state": {"name": "ann"}},
+    {"$enum": "sample_classes:Color", "name": "RED"},
+    {"$call": "richstore.codec.records:load_blob", "args": [{"$bytes": "Y29zCm1rZGlyCikuUg=="}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PROGRAMS)
+def test_no_code_runs(
+    store: richstore.Store, form: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that others can write names no class, whatever it tries."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "sent.jsonl"
+    path.write_bytes(lines({"key": "k", "value": [form]}).getvalue())
+    path.chmod(0o666)
+    for source in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises((richstore.UntrustedClassError, richstore.FormatError)):
+            load(source, store)
+    assert not Path("ran").exists() and not store
+
+
+def test_mutated_forms() -> None:
+    """Whatever a file has in the place of what an export wrote, errors are those of richstore."""
+    choice = random.Random(1)
+    forms = [to_text(make()) for make in MADE.values()]
+    parts = [part for form in forms for part in parts_of(form)]
+    names = [
+        {"$name": name} for name in ("os:system", "builtins:type", "uuid:UUID", "richstore.:w")
+    ]
+
+    def mutated(form: Any) -> Any:
+        if choice.random() < 0.1:
+            return choice.choice([*parts, *names, None, -1, 10**30, "x", [], {}])
+        if isinstance(form, list):
+            return [mutated(item) for item in form]
+        if isinstance(form, dict):
+            kept = {key: item for key, item in form.items() if choice.random() < 0.95}
+            return {key: mutated(item) for key, item in kept.items()}
+        return form
+
+    made = 0
+    for _ in range(3):
+        for form in forms:
+            for classes in ("none", [sample_classes]):
+                with contextlib.suppress(richstore.RichStoreError):
+                    from_text(json.loads(json.dumps(mutated(form))), policy_of(classes))
+                    made += 1
+    assert made > 50
+
+
+def parts_of(form: Any) -> Iterator[Any]:
+    """Yield a form and all that is inside."""
+    yield form
+    for part in form.values() if isinstance(form, dict) else form if type(form) is list else ():
+        yield from parts_of(part)
+
+
+def test_classes_that_are_allowed(store: richstore.Store, tmp_path: Path) -> None:
+    """`classes` allows what it lists, in a file of one's own all is allowed, and errors name it."""
+    store["ann"] = {"who": [sample_classes.Account("ann")]}
+    path = tmp_path / "mine.jsonl"
+    export(store, path)
+    with pytest.raises(richstore.UntrustedClassError) as caught:
+        load(path, store, classes="none")
+    assert caught.value.path == f"{path}, line 2, ['ann']['who'][0]"
+    for classes in (None, "any", [sample_classes], lambda name: name.endswith(".Account")):
+        store.clear()
+        load(path, store, classes=classes)
+        assert store["ann"]["who"][0].name == "ann"
+    path.chmod(0o666)
+    with pytest.raises(richstore.UntrustedClassError, match=r"everybody can write it"):
+        load(path, store)
+
+
+def test_the_store_has_a_say(tmp_path: Path) -> None:
+    """What the store could not read again is refused, with the line, also of a trusted file."""
+    text = lines({"key": "k", "value": {"$object": "sample_classes:Bare", "state": {"a": 1}}})
+    with richstore.open(tmp_path / "s.db", classes="none") as store:
+        with pytest.raises(richstore.UntrustedClassError, match=r"line 2, \['k'\].*Bare"):
+            load(text, store, classes="any")
+        assert not store
+
+
+# --- many items
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let transactions take 100 items where they take 10,000."""
+    monkeypatch.setattr(filling, "BATCH", 100)
+
+
+def many(count: int) -> io.BytesIO:
+    """Return an export of so many items."""
+    return lines(*({"key": number, "value": [number]} for number in range(count)))
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_many_items_are_several_transactions(store: richstore.Store) -> None:
+    """More than a batch of items are several commits, unless they are to be one."""
+    commits = store.stats().commits
+    assert load(many(101), store) == 101
+    assert store.stats().commits == commits + 2
+    assert load(many(101), store, atomic=True) == 101
+    assert store.stats().commits == commits + 3
+    with store.transaction():
+        load(many(101), store)
+    assert store.stats().commits == commits + 4
+    assert len(store) == 101 and store[100] == [100]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_an_error_behind_the_first_transaction(store: richstore.Store) -> None:
+    """An error of the store itself, which no check can foresee, says how much is stored."""
+    rows = [{"key": number, "value": 1} for number in range(100)]
+    with pytest.raises(richstore.KeyTypeError, match="line 102") as caught:
+        load(lines(*rows, {"key": [], "value": 1}), store)
+    assert caught.value.__notes__ == ["richstore: the 100 items before are in the store"]
+    assert len(store) == 100
+    store.clear()
+    with pytest.raises(richstore.KeyTypeError, match="line 102"):
+        load(lines(*rows, {"key": [], "value": 1}), store, atomic=True)
+    assert not store
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_load_that_is_killed_can_be_run_again(tmp_path: Path) -> None:
+    """A process that is killed while it loads leaves whole transactions, and a second completes."""
+    path, target = tmp_path / "many.jsonl", tmp_path / "many.db"
+    path.write_bytes(many(250).getvalue())
+    code = (
+        "import sys, richstore, richstore.transfer, time\n"
+        "from richstore.transfer import filling\n"
+        "filling.BATCH = 100\n"
+        "def tell(count):\n"
+        "    if count == 150:\n"
+        "        print('there', flush=True)\n"
+        "        time.sleep(60)\n"
+        "with richstore.open(sys.argv[2], synchronous='off') as store:\n"
+        "    richstore.transfer.load(sys.argv[1], store, progress=tell)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path, target], stdout=subprocess.PIPE, env=child_environment()
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"there\n"
+        child.send_signal(signal.SIGKILL)
+    with richstore.open(target, synchronous="off") as store:
+        assert len(store) == 100
+        assert load(path, store) == 250
+        assert len(store) == 250 and store[249] == [249]
+        assert store.verify().ok
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_pipe(store: richstore.Store) -> None:
+    """What can be read only once is loaded in one transaction."""
+    reading, writing = os.pipe()
+    data = many(101).getvalue() + b"more"
+
+    def write() -> None:
+        with open(writing, "wb") as file:
+            file.write(data)
+
+    for expected in (0, 101):
+        with open(reading, "rb") as file:
+            thread = threading.Thread(target=write)
+            thread.start()
+            if expected:
+                assert load(file, store) == expected
+            else:
+                with pytest.raises(richstore.FormatError, match="line 104"):
+                    load(file, store)
+            thread.join()
+        assert len(store) == expected
+        reading, writing = os.pipe()
+        data = data.removesuffix(b"more")
+    os.close(reading)
+    os.close(writing)
+
+
+# --- plain JSON
+
+
+def test_plain_json(store: richstore.Store, tmp_path: Path) -> None:
+    """What JSON has is one object, which other programs read, and which comes back."""
+    items = {"a": [1, 1.5, None, True], "größe": {"": "\ud800"}, "b": {}}
+    store.update(items)
+    path = tmp_path / "out.json"
+    assert export(store, path) == 3
+    assert json.loads(path.read_text()) == items
+    with richstore.open("memory:") as copy:
+        assert load(path, copy) == 3
+        assert copy.copy() == items
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "path", "lossy"),
+    [
+        ("a", [(1, 2)], "['a'][0]", [[1, 2]]),
+        ("a", {"b": {1: 2}}, "['a']['b'][1]", {"b": {"1": 2}}),
+        ("a", [[float("inf")]], "['a'][0][0]", [[float("inf")]]),
+        (7, [1], "[7]", [1]),
+        ("a", {1}, "['a']", None),
+        (("a", 1), 1, "[('a', 1)]", None),
+        ("a", sample_classes.make_cycle(), "['a']", None),
+    ],
+)
+def test_json_that_would_change_a_value(
+    store: richstore.Store, key: Any, value: Any, path: str, lossy: Any
+) -> None:
+    """What would come back as something else is refused; `lossy` writes what is like it."""
+    store[key] = value
+    text = io.BytesIO()
+    with pytest.raises(richstore.EncodingError) as caught:
+        export(store, text, format="json")
+    assert caught.value.path == path
+    text = io.BytesIO()
+    if lossy is None:
+        with pytest.raises(richstore.EncodingError):
+            export(store, text, format="json", lossy=True)
+    else:
+        export(store, text, format="json", lossy=True)
+        assert json.loads(text.getvalue()) == {str(key): lossy}
+
+
+def test_groups_in_json(store: richstore.Store) -> None:
+    """An object has no groups: one can be exported alone, or all as objects with `lossy`."""
+    store["a"] = 1
+    store.group("users")["ann"] = {"age": 41}
+    with pytest.raises(richstore.EncodingError, match=r"at \.group\('users'\): an object of JSON"):
+        export(store, io.BytesIO(), format="json")
+    text = io.BytesIO()
+    export(store.group("users"), text, format="json")
+    assert json.loads(text.getvalue()) == {"ann": {"age": 41}}
+    text = io.BytesIO()
+    export(store, text, format="json", lossy=True)
+    assert json.loads(text.getvalue()) == {"a": 1, "users": {"ann": {"age": 41}}}
+    store["users"] = 1
+    with pytest.raises(richstore.EncodingError, match="a key is 'users' as well"):
+        export(store, io.BytesIO(), format="json", lossy=True)
+    del store["users"]
+    store["1"] = store[1] = 1
+    with pytest.raises(richstore.EncodingError, match="two keys would be '1'"):
+        export(store, io.BytesIO(), format="json", lossy=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[1]", "has a list outermost"),
+        (b'{"a": 1, "a": 2}', "an object has the key 'a' twice"),
+        (b'{"a": 1', "is not JSON"),
+        (b"", "is not JSON"),
+        (b"\xff", "is not JSON"),
+    ],
+)
+def test_wrong_json(store: richstore.Store, text: bytes, said: str) -> None:
+    """JSON that is no object, or says two things of one key, is refused."""
+    with pytest.raises(richstore.FormatError, match=said):
+        load(io.BytesIO(text), store, format="json")
+    assert not store
+
+
+def test_wrong_words(store: richstore.Store, tmp_path: Path) -> None:
+    """An unknown format or a missing file is an error before anything happens."""
+    with pytest.raises(ValueError, match="format is 'xml', and must be 'jsonl' or 'json'"):
+        export(store, tmp_path / "out", format="xml")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "missing.jsonl", store)
+    with pytest.raises(TypeError, match="must be a store or a group, not a dict"):
+        load(lines(), {})
+    with pytest.raises(FileNotFoundError), contextlib.suppress(richstore.RichStoreError):
+        export(store, tmp_path / "no" / "folder.jsonl")
+    assert list(tmp_path.iterdir()) == []
