@@ -14,7 +14,7 @@ from richstore.remembered.arguments import KeysOf
 from richstore.remembered.memory import Memory, Options, seconds
 from richstore.remembered.places import target_of
 
-__all__ = ["Remembered", "RememberedProperty", "persisted"]
+__all__ = ["Handle", "Remembered", "RememberedProperty", "persisted"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 D = TypeVar("D", bound="staticmethod[Any, Any] | classmethod[Any, Any, Any] | property")
 
 
-class _Handle(Generic[P]):
+class Handle(Generic[P]):
     """What can be done with the results of a remembered function, or of a method of an instance."""
 
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
@@ -56,7 +56,7 @@ class _Handle(Generic[P]):
         self._memory()[0].close()
 
 
-class BoundRemembered(_Handle[P], wrapt.BoundFunctionWrapper[P, R]):
+class BoundRemembered(Handle[P], wrapt.BoundFunctionWrapper[P, R]):
     """A remembered method of an instance."""
 
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
@@ -67,7 +67,7 @@ class BoundRemembered(_Handle[P], wrapt.BoundFunctionWrapper[P, R]):
         return getattr, (owner, self.__name__)
 
 
-class Remembered(_Handle[P], wrapt.FunctionWrapper[P, R]):
+class Remembered(Handle[P], wrapt.FunctionWrapper[P, R]):
     """A function whose results are kept; made by `persisted()`.
 
     It looks like the function that it wraps, which is its `__wrapped__`. Used as a method it is
