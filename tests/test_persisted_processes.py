@@ -202,6 +202,7 @@ def test_the_child_of_a_fork(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         status = 1
+        signal.alarm(60)
         try:
             # the second one waits for the parent's thread
             status = 0 if work(2) == [2] and work(1) == [1] else 2

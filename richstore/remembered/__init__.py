@@ -6,7 +6,7 @@ compute, `instances` has what belongs to an instance, and `decorator` puts them 
 
 from __future__ import annotations
 
-from richstore.remembered.decorator import Remembered, RememberedProperty, persisted
+from richstore.remembered.decorator import Handle, Remembered, RememberedProperty, persisted
 from richstore.remembered.instances import Persistable
 
-__all__ = ["Persistable", "Remembered", "RememberedProperty", "persisted"]
+__all__ = ["Handle", "Persistable", "Remembered", "RememberedProperty", "persisted"]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import timedelta
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import wrapt
 
@@ -14,7 +14,7 @@ from richstore.remembered.arguments import KeysOf
 from richstore.remembered.memory import Memory, Options, seconds
 from richstore.remembered.places import target_of
 
-__all__ = ["Remembered", "RememberedProperty", "persisted"]
+__all__ = ["Handle", "Remembered", "RememberedProperty", "persisted"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 D = TypeVar("D", bound="staticmethod[Any, Any] | classmethod[Any, Any, Any] | property")
 
 
-class _Handle:
+class Handle(Generic[P]):
     """What can be done with the results of a remembered function, or of a method of an instance."""
 
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
@@ -37,7 +37,7 @@ class _Handle:
         memory, bound = self._memory()
         memory.clear(bound, arguments, named)
 
-    def set(self, value: Any, /, *arguments: Any, **named: Any) -> None:
+    def set(self, value: Any, /, *arguments: P.args, **named: P.kwargs) -> None:
         """Keep `value` as the result of the call with these arguments.
 
         Raises:
@@ -46,7 +46,7 @@ class _Handle:
         memory, bound = self._memory()
         memory.set(value, bound + arguments, named)
 
-    def is_set(self, *arguments: Any, **named: Any) -> bool:
+    def is_set(self, *arguments: P.args, **named: P.kwargs) -> bool:
         """Tell whether a result is kept for these arguments, so that a call would not compute."""
         memory, bound = self._memory()
         return memory.is_set(bound + arguments, named)
@@ -56,7 +56,7 @@ class _Handle:
         self._memory()[0].close()
 
 
-class BoundRemembered(_Handle, wrapt.BoundFunctionWrapper[P, R]):
+class BoundRemembered(Handle[P], wrapt.BoundFunctionWrapper[P, R]):
     """A remembered method of an instance."""
 
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
@@ -67,7 +67,7 @@ class BoundRemembered(_Handle, wrapt.BoundFunctionWrapper[P, R]):
         return getattr, (owner, self.__name__)
 
 
-class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
+class Remembered(Handle[P], wrapt.FunctionWrapper[P, R]):
     """A function whose results are kept; made by `persisted()`.
 
     It looks like the function that it wraps, which is its `__wrapped__`. Used as a method it is
@@ -108,9 +108,7 @@ class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
     if TYPE_CHECKING:
 
         @overload  # type: ignore[override]
-        def __get__(
-            self: Remembered[Concatenate[T, Q], R], instance: None, owner: Any = None, /
-        ) -> Remembered[Concatenate[T, Q], R]: ...
+        def __get__(self, instance: None, owner: Any = None, /) -> Self: ...
         @overload
         def __get__(
             self: Remembered[Concatenate[T, Q], R], instance: T, owner: Any = None, /
@@ -129,6 +127,16 @@ class Remembered(_Handle, wrapt.FunctionWrapper[P, R]):
         return self
 
 
+if TYPE_CHECKING:
+
+    class RememberedOfClass(Remembered[P, R]):
+        """What a class method is to type checkers, which bind it to the class in all cases."""
+
+        def __get__(  # type: ignore[override]
+            self: Remembered[Concatenate[T, Q], R], instance: Any, owner: Any = None, /
+        ) -> BoundRemembered[Q, R]: ...
+
+
 def _instance(function: Any) -> tuple[Any, ...]:
     """Return what a method is bound to, in a tuple; or an empty one."""
     return (function.__self__,) if isinstance(function, MethodType) else ()
@@ -140,7 +148,7 @@ class RememberedProperty(property):
     What a method does through its instance, it does through the class: `Report.rows.clear(report)`.
     """
 
-    fget: Remembered[..., Any]  # type: ignore[assignment]
+    fget: Any
 
     def __init__(
         self, fget: Remembered[..., Any], fset: Any = None, fdel: Any = None, doc: str | None = None
@@ -159,7 +167,7 @@ class RememberedProperty(property):
 
     def is_set(self, instance: Any) -> bool:
         """Tell whether a value is kept for an instance."""
-        return self.fget.is_set(instance)
+        return bool(self.fget.is_set(instance))
 
 
 class _Decorator:
@@ -170,6 +178,10 @@ class _Decorator:
 
     @overload
     def __call__(self, function: D) -> D: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[type[T], Q], R]
+    ) -> RememberedOfClass[Concatenate[type[T], Q], R]: ...
     @overload
     def __call__(self, function: Callable[P, R]) -> Remembered[P, R]: ...
 
