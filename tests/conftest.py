@@ -18,11 +18,12 @@ import sys
 import threading
 import types
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.doctest import DoctestModule
 from hypothesis import HealthCheck, settings
 
 HERE = str(Path(__file__).parent)
@@ -87,6 +88,13 @@ def _encrypt_all() -> None:
         return usual(*arguments, **{"key": bytes(32), "encrypt_keys": False, **options})
 
     richstore.open = open_encrypted
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Look for no doctests in the tests: it takes as long as everything else before they begin."""
+    found = yield
+    return [one for one in found if not isinstance(one, DoctestModule)]
 
 
 # Modules about values that spread over many records, which is above the engines.

@@ -65,6 +65,8 @@ class Proxy(http.server.ThreadingHTTPServer):
         # method, path with query, and the status that was answered (0: dropped)
         self.requests: list[tuple[str, str, int]] = []
         self.headers: list[dict[str, str]] = []
+        # requests that have no answer yet
+        self.under_way = 0
         # what makes faults by chance, with one request in four
         self.chance: random.Random | None = None
         self.connections: set[socket.socket] = set()
@@ -137,6 +139,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().finish()
 
     def _answer(self) -> None:
+        with self.server.lock:
+            self.server.under_way += 1
+        try:
+            self._answer_one()
+        finally:
+            with self.server.lock:
+                self.server.under_way -= 1
+
+    def _answer_one(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.take(self.command)
         if fault is not None:

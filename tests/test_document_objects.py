@@ -190,12 +190,26 @@ def test_a_fault_that_passes(
     assert held == [*wanted, 2] == written(s3)
 
 
-@pytest.mark.parametrize("fault", ["drop after", "503 after", "slow", "slow and late"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        FAULTS["drop after"],
+        FAULTS["503 after"],
+        # for much longer than the client waits
+        {"true": True, "delay": 1.2},
+        {"true": True, "before": 1.2},
+    ],
+    ids=["drop after", "503 after", "slow", "slow and late"],
+)
 def test_a_fault_while_others_write(
-    quick: Place, s3: Place, proxy: Proxy, fault: str, monkeypatch: pytest.MonkeyPatch
+    quick: Place,
+    s3: Place,
+    proxy: Proxy,
+    fault: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A write without an answer is found to be done also when others have written since."""
-    client_options = {"timeout": datetime.timedelta(milliseconds=150)}
+    client_options = {"timeout": datetime.timedelta(milliseconds=400)}
     document = quick.open(default=[0], autosave=True, client_options=client_options)
     other = s3.open(autosave=True)
     place = document._place
@@ -203,13 +217,14 @@ def test_a_fault_while_others_write(
 
     def others_come_first(*arguments: Any) -> Any:
         monkeypatch.undo()
-        time.sleep(0.4)
+        while proxy.under_way:
+            time.sleep(0.01)
         other.value.append("other")
         other.value.append("again")
         return outcome(*arguments)
 
     monkeypatch.setattr(place, "_outcome", others_come_first)
-    proxy.fault("PUT", **FAULTS[fault])
+    proxy.fault("PUT", **fault)
     document.value.append(1)
     assert written(s3) == [0, 1, "other", "again"]
     document.value.append(2)

@@ -77,7 +77,7 @@ def hunt(directory: Path, events: list[Event], job: Job) -> dict[str, int] | str
 
 def how_many(request: pytest.FixtureRequest) -> int:
     """Return the number of states of each kind to try."""
-    return 6000 if request.config.getoption("--long") else 300
+    return 6000 if request.config.getoption("--long") else 150
 
 
 @pytest.mark.timeout(0)
