@@ -389,6 +389,29 @@ def test_classes_that_raise(run: Run) -> None:
 # --- upkeep ---
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_files_of_upkeep_as_arguments(tmp_path: Path, is_named: bool) -> None:
+    """The file of the store is an argument of its own, or given with `-s`, never both."""
+    store, copy, back = (str(tmp_path / name) for name in ("s", "copy", "back"))
+    runner = CliRunner()
+    assert runner.invoke(cli, ["set", "-s", store, "a", "[1]"]).exit_code == 0
+    files = [copy, "-s", store] if is_named else [store, copy]
+    assert runner.invoke(cli, ["backup", *files]).exit_code == 0
+    files = [copy, "-s", back] if is_named else [copy, back]
+    assert runner.invoke(cli, ["restore", *files]).exit_code == 0
+    with richstore.open(back) as restored:
+        assert dict(restored) == {"a": [1]}
+    for words in (
+        ["check", store, "-s", back],
+        ["backup"],
+        ["restore"],
+        ["salvage", "1", "2", "3"],
+    ):
+        done = runner.invoke(cli, words)
+        assert done.exit_code == 2, words
+        assert "Usage" in done.output
+
+
 def test_compact_migrate(run: Run) -> None:
     """`compact` and `migrate` say how many records they were about."""
     with richstore.open(run.path) as store:

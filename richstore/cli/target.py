@@ -14,7 +14,7 @@ from richstore.cli.failures import Absent
 from richstore.passphrase import Passphrase
 from richstore.projects import Place, project_place
 
-__all__ = ["Target", "on_classes", "on_group", "on_store"]
+__all__ = ["Target", "on_classes", "on_files", "on_group", "on_store"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,6 +130,10 @@ def on_store(function: F) -> F:
     def made(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Target:
         # a program's own folder says nothing about what its user means
         group, classes = ctx.params.pop("group", ()), ctx.params.pop("classes", None)
+        file = ctx.params.pop("file", None)
+        if path is not None and file is not None:
+            raise click.UsageError(f"the store is given twice: {file}, and -s {path}", ctx)
+        path = file if path is None else path
         if path is None:
             return Target(project_place(Path.cwd()), group, (), classes)
         return Target(Place(path), group, ("-s", path), classes)
@@ -143,6 +147,27 @@ def on_store(function: F) -> F:
         help="The file of the store; else it is that of the project.",
     )
     return option(function)
+
+
+def on_files(*names: str) -> Callable[[F], F]:
+    """Give a command its files as arguments, of which that of the store, FILE, may be left out.
+
+    Args:
+        names: what they are called, in their order; the function of the command gets those of the
+            others, in small letters.
+    """
+    wanted = [name for name in names if name != "FILE"]
+
+    def split(ctx: click.Context, parameter: click.Parameter, files: tuple[str, ...]) -> None:
+        if not len(wanted) <= len(files) <= len(names):
+            raise click.UsageError(f"give these files: {shown}", ctx)
+        for name, file in zip(names if len(files) == len(names) else wanted, files, strict=True):
+            ctx.params[name.lower()] = file if name == "FILE" else Path(file)
+
+    shown = " ".join("[FILE]" if name == "FILE" else name for name in names)
+    return click.argument(
+        "files", nargs=-1, metavar=shown, callback=split, is_eager=True, expose_value=False
+    )
 
 
 def on_classes(function: F) -> F:

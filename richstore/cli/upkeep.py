@@ -13,7 +13,7 @@ import click
 import richstore
 from richstore.cli.output import say
 from richstore.cli.progress import progress
-from richstore.cli.target import Target, on_classes, on_store
+from richstore.cli.target import Target, on_classes, on_files, on_store
 from richstore.errors import CorruptionError, FormatError
 from richstore.salvaging import check_file, salvage_file
 
@@ -26,6 +26,7 @@ _REPLACE = click.option("--replace", is_flag=True, help="Replace a file that is 
 
 
 @click.command()
+@on_files("FILE")
 @on_classes
 @_HERE
 @click.pass_context
@@ -80,7 +81,7 @@ def check_here(target: Target) -> int:
 
 
 @click.command()
-@click.argument("copy", type=click.Path(path_type=Path))
+@on_files("FILE", "COPY")
 @on_classes
 @click.option("--compact", is_flag=True, help="Leave out what deleted values have left behind.")
 @_REPLACE
@@ -95,7 +96,7 @@ def backup(copy: Path, target: Target, compact: bool, replace: bool) -> None:
 
 
 @click.command()
-@click.argument("copy", type=click.Path(path_type=Path))
+@on_files("COPY", "FILE")
 @on_store
 @_REPLACE
 def restore(copy: Path, target: Target, replace: bool) -> None:
@@ -110,7 +111,7 @@ def restore(copy: Path, target: Target, replace: bool) -> None:
 
 
 @click.command()
-@click.argument("new", type=click.Path(path_type=Path))
+@on_files("FILE", "NEW")
 @on_classes
 @_HERE
 @click.pass_context
