@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import datetime
 import decimal
 import enum
+import functools
 import inspect
 import pickle
 import shelve
@@ -323,6 +325,22 @@ def test_names(store: Any) -> None:
     assert store.group("mine").groups() == ["length"]
 
 
+def test_parameters_of_any_name(store: Any) -> None:
+    """Parameters may be called what the methods of the decorator call theirs."""
+    work = richstore.persisted(store, name="work")(lambda value, self, function=0: [value, self])
+    work.set("known", value=1, self=2)
+    assert work.is_set(self=2, value=1) and work(value=1, self=2, function=0) == "known"
+    work.clear(self=2, value=1)
+    assert work(1, 2) == [1, 2]
+
+
+def test_a_mapping_that_makes_what_is_missing() -> None:
+    """A mapping such as defaultdict is asked for what is there, and makes nothing."""
+    target: Any = collections.defaultdict(list)
+    work = richstore.persisted(target, name="work")(lambda: 1)
+    assert not work.is_set() and work() == 1 and len(target) == 1
+
+
 # --- results ---
 
 
@@ -490,6 +508,29 @@ def test_it_can_be_pickled_and_copied() -> None:
     assert copy.copy(documented) is copy.deepcopy(documented) is documented
 
 
+def test_python_ends(tmp_path: Path) -> None:
+    """When Python ends it closes the file of a path, and nothing complains."""
+    code = """
+import richstore, sys
+
+class Slotted:
+    __slots__ = ("__weakref__",)
+
+    @richstore.persisted(level="instance")
+    def own(self):
+        return self
+
+    @richstore.persisted(sys.argv[1], key=lambda self: 1)
+    def kept(self):
+        return [1]
+
+sys.modules["kept to the end"] = one = Slotted()
+print(one.own() is one, one.kept())
+"""
+    done = run_python(code, str(tmp_path / "r.db"))
+    assert (done.stdout, done.stderr) == ("True [1]\n", "")
+
+
 # --- misuse ---
 
 
@@ -528,6 +569,10 @@ def test_misuse_is_explained(store: Any, tmp_path: Path) -> None:
         persisted(store, key={"z": str})(len_of)
     with pytest.raises(TypeError, match="key must be a function"):
         persisted(store, key="name")(len_of)
+    with pytest.raises(richstore.KeyTypeError, match="version must be"):
+        persisted(store, version=object())(len_of)
+    with pytest.raises(TypeError, match="say what it is called"):
+        persisted(store)(functools.partial(len_of, "a"))
     with pytest.raises(TypeError, match="no parameter"):
         persisted(store, key=str)(lambda: 1)
     with pytest.raises(TypeError, match="needs no key"):

@@ -312,6 +312,7 @@ def test_methods_look_like_methods() -> None:
     assert inspect.ismethod(one.load) and inspect.isfunction(Base.load)
     assert pickle.loads(pickle.dumps(one.load))(4) == ["a", 4]
     assert pickle.loads(pickle.dumps(Base.class_above))(1) == "Base 1"
+    assert copy.copy(one.load).__self__ is one and copy.deepcopy(one.mine)()[0] is not one
 
 
 def test_an_abstract_method_stays_abstract() -> None:
@@ -381,6 +382,20 @@ def test_instances_of_a_store(box: Any) -> None:
     assert box.stored("a").__dict__ == {"name": "z"}
     assert not box.store["c"].mine.is_set() and not box.stored("c").mine.is_set()
     assert one.mine.is_set()
+
+
+def test_a_persistable_instance_of_a_store(box: Any) -> None:
+    """A `Persistable` instance can be stored; it is stored without what is in its memory."""
+    project = Project("memory:")
+    project.made(1)
+    project.carried(2)
+    box.store["project"] = project
+    live = box.store["project"]
+    live.path = "elsewhere"
+    assert not live.made.is_set(1) and live.made(3) == 3
+    assert box.stored("project").path == "elsewhere"
+    live.close()
+    assert not live.made.is_set(3)
 
 
 # --- Persistable ---

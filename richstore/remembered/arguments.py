@@ -107,7 +107,7 @@ class Arguments:
         of_instance: whether results are kept with the first argument, which is no part of the key.
 
     Raises:
-        TypeError: `key` does not fit the function.
+        TypeError: `key` does not fit the function, or `version` cannot be part of a key.
     """
 
     def __init__(
@@ -121,7 +121,12 @@ class Arguments:
     ) -> None:
         self.signature = inspect.signature(function)
         self.name = name
-        self.version = form_of(version)
+        try:
+            self.version = form_of(version)
+        except _NoFormError:
+            raise KeyTypeError(
+                f"version must be a number, a str or the like, not {version!r}"
+            ) from None
         names = list(self.signature.parameters)
         if (of_instance or callable(key)) and not names:
             raise TypeError(f"{name}() has no parameter that could be an instance, or have a key")

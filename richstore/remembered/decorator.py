@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import timedelta
@@ -29,7 +30,7 @@ class Handle(Generic[P]):
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
         raise NotImplementedError
 
-    def clear(self, *arguments: Any, **named: Any) -> None:
+    def clear(self, /, *arguments: Any, **named: Any) -> None:
         """Forget the result of the call with these arguments; without any, of all calls.
 
         Through an instance, `report.load.clear()`, it is all calls on that instance.
@@ -46,7 +47,7 @@ class Handle(Generic[P]):
         memory, bound = self._memory()
         memory.set(value, bound + arguments, named)
 
-    def is_set(self, *arguments: P.args, **named: P.kwargs) -> bool:
+    def is_set(self, /, *arguments: P.args, **named: P.kwargs) -> bool:
         """Tell whether a result is kept for these arguments, so that a call would not compute."""
         memory, bound = self._memory()
         return memory.is_set(bound + arguments, named)
@@ -65,6 +66,13 @@ class BoundRemembered(Handle[P], wrapt.BoundFunctionWrapper[P, R]):
     def __reduce_ex__(self, protocol: Any) -> Any:
         owner = (*_instance(self.__wrapped__), self._self_owner)[0]
         return getattr, (owner, self.__name__)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        call, (owner, name) = self.__reduce_ex__(4)
+        return call(copy.deepcopy(owner, memo), name)
 
 
 class Remembered(Handle[P], wrapt.FunctionWrapper[P, R]):

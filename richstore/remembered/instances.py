@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -85,16 +86,19 @@ def _results_beside(instance: Any) -> Results:
     number = id(instance)
     known = _beside.get(number)
     if known is not None and known[0]() is not instance:
-        _forget(number, known[0])
-    reference = weakref.ref(instance, lambda gone: _forget(number, gone))
+        _forget(_beside, number, known[0])
+    # given the table, since when Python ends the names of this module are gone first
+    reference = weakref.ref(instance, partial(_forget, _beside, number))
     return _beside.setdefault(number, (reference, Results()))[1]
 
 
-def _forget(number: int, gone: weakref.ref[Any]) -> None:
+def _forget(
+    table: dict[int, tuple[weakref.ref[Any], Results]], number: int, gone: weakref.ref[Any]
+) -> None:
     """Forget the results of an instance that is gone; another may have its number by now."""
-    known = _beside.get(number)
+    known = table.get(number)
     if known is not None and known[0] is gone:
-        _beside.pop(number, None)
+        table.pop(number, None)
 
 
 class Persistable:

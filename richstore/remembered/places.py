@@ -145,9 +145,9 @@ class MappingPlace:
 
     def get(self, key: Key) -> Entry | None:
         """Return what is kept for a call."""
-        try:
-            entry: Entry = self.target[f"{self.name}{key!r}"]
-        except KeyError:
+        # not [], for which some mappings make what is missing
+        entry: Entry | None = self.target.get(f"{self.name}{key!r}")
+        if entry is None:
             return None
         live = not is_tracked(entry) or (self.live and "raised" not in entry)
         return entry if live else plain(entry)
