@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, overload
 
 from richstore.codec import records
 from richstore.codec.sealed import Sealed
-from richstore.errors import ClosedError, PlacedError
+from richstore.errors import ClosedError, PlacedError, RichStoreError
 from richstore.mapping import K, Range, Reading, V, form_of, stored_key
 from richstore.nodes import FrozenView, frozen_value, plain
 from richstore.nodes.adopt import Adopter, is_plain
@@ -88,6 +88,8 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
             root = transaction.roots.get(name, MISSING)
             if root is not MISSING:
                 return MISSING if root is None else self._shown(root.value)
+            if transaction.has_left(name):
+                return MISSING
         found, value = tracker.read(name)
         if self._reveal:
             value = self._shown(value)
@@ -134,7 +136,8 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
         """Yield engine keys and records; those changed in the current transaction come from it."""
         tracker = self._tracker
         transaction = current(tracker)
-        if transaction is None:
+        if transaction is None or transaction.ended:
+            transaction = None
             tracker.refresh()
         view = tracker.engine.read()
         try:
@@ -192,19 +195,32 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
         record = Record(tracker, name, kept)
         value = source_of(value)
         if isinstance(value, Source):
-            record.value = build_value(transaction, record, value)
-            transaction.set_root(name, record, existed)
+            with transaction.nested():
+                record.value = build_value(transaction, record, value)
+                self._put(transaction, record, existed)
             return
         adopter = Adopter(transaction, record)
         try:
             record.value = adopter(value)
+            self._put(transaction, record, existed)
         except PlacedError as error:
             adopter.undo()
             raise error.inside(f"{self._place}[{key!r}]") from error.__cause__
         except BaseException:
             adopter.undo()
             raise
-        transaction.set_root(name, record, existed)
+
+    @staticmethod
+    def _put(transaction: Transaction, record: Record, existed: bool) -> None:
+        """Let a new record be part of the store, whatever the code that made its value has done."""
+        name = record.name
+        if transaction.has_left(name):
+            raise RichStoreError(
+                "what made the value has cleared or dropped the group that it was to be put into; "
+                "make the value before, or clear the group before"
+            )
+        root = transaction.roots.get(name, MISSING)
+        transaction.set_root(name, record, existed if root is MISSING else root is not None)
 
     def _existing(self, transaction: Transaction, name: bytes) -> tuple[bytes | None, bool]:
         """Return the stored key of the value under an engine key, and whether there is one."""

@@ -7,7 +7,7 @@ on a group shows what other processes make of it, and is worth nothing to close.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin, overload
 
 from richstore.collection import MISSING, Collection
 from richstore.errors import ClosedError
@@ -15,6 +15,7 @@ from richstore.mapping import K, V
 from richstore.spaces import (
     NOWHERE,
     Space,
+    cells_in,
     find,
     group_form,
     group_name,
@@ -51,7 +52,7 @@ class HasGroups(Collection[K, V]):
             kind: the class of the result, a subclass of `Group`, by which its types are known.
 
         Raises:
-            TypeError: the name is no str.
+            TypeError: the name is no str, or `kind` is no such class.
             ValueError: the name is too long.
 
         Example:
@@ -63,7 +64,11 @@ class HasGroups(Collection[K, V]):
             ...     list(users.items(prefix=("alice",))), list(store), store.groups()
             ([(('alice', 7), {'langs': ['en', 'de']})], [], ['users'])
         """
-        return (Group if kind is None else kind)(self, name)
+        made = Group if kind is None else kind
+        origin = get_origin(made) or made
+        if not (isinstance(origin, type) and issubclass(origin, Group)):
+            raise TypeError(f"kind must be a subclass of Group, not {kind!r}")
+        return made(self, name)
 
     def groups(self) -> list[str]:
         """Return the names of the groups in this mapping, in order."""
@@ -227,13 +232,14 @@ class Group(HasGroups[K, V], Generic[K, V]):
 
     def _make(self, transaction: Transaction) -> None:
         """Make the group, and those that it is in."""
+        transaction.check_changing()
         parent = 0
         for form in self._forms:
             cell = group_name(parent, form)
             space = transaction.cell(cell)
             if space is None:
                 number = transaction.tracker.number
-                space = Space(number(), number())
+                space = Space(cell, number(), number())
                 transaction.set_cell(cell, space)
                 transaction.set_cell(space.counter, bytes(8))
             parent = space.id
@@ -249,16 +255,11 @@ class Group(HasGroups[K, V], Generic[K, V]):
             if space is None or not len(self):
                 return
             transaction.leave_space(space)
-            new = Space(space.id, transaction.tracker.number())
-            transaction.set_cell(self._cell_name(transaction), new)
+            new = Space(space.cell, space.id, transaction.tracker.number())
+            transaction.set_cell(new.cell, new)
             transaction.set_cell(new.counter, bytes(8))
 
         self._run(work)
-
-    def _cell_name(self, transaction: Transaction) -> bytes:
-        """Return the engine key of the cell under the name of this group, which is there."""
-        parent = find(self._forms[:-1], transaction.cell)
-        return group_name(0 if parent is None else parent.id, self._forms[-1])
 
     def drop(self) -> None:
         """Remove the group, with all that is in it and in the groups inside of it.
@@ -277,12 +278,14 @@ class Group(HasGroups[K, V], Generic[K, V]):
 
         def work(transaction: Transaction) -> None:
             space = find(self._forms, transaction.cell)
-            if space is None:
-                return
-            for name in self.groups():
-                Group(self, name).drop()
-            transaction.leave_space(space)
-            transaction.set_cell(self._cell_name(transaction), None)
+            # all are found before any is dropped: a cell may be damaged
+            spaces = [] if space is None else [space]
+            for space in spaces:
+                cells = cells_in(space.id, transaction.engine, transaction.cells)
+                spaces += filter(None, map(transaction.cell, cells))
+            for space in spaces:
+                transaction.leave_space(space)
+                transaction.set_cell(space.cell, None)
 
         self._run(work)
 

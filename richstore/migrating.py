@@ -193,7 +193,8 @@ class _Migration:
 
     def _move(self, transaction: Transaction, name: bytes) -> int:
         """Put the value of a key with a class that is called otherwise now where it belongs."""
-        stored = transaction.engine.get(name)
+        # its group may have been cleared meanwhile
+        stored = value_in(transaction.engine.get, name)
         kept = None if stored is None else records.stored_key(stored)
         if kept is None:
             return 0

@@ -130,7 +130,7 @@ class Commit:
             self.gone += [cid for cid in tx.built if cid not in alive]
         names += self._put_cells()
         names += self._put_counts()
-        if self.gone:
+        if self.gone or self._has_left():
             self.before = self.tracker.engine.read()
             for cid in self.gone:
                 engine.put(pages.RECLAIM + cid.to_bytes(8, "big"), b"")
@@ -147,6 +147,18 @@ class Commit:
             engine.put(COUNT_KEY, count.to_bytes(8, "little"))
         engine.put(LOG_KEY, log.extend(engine.get(LOG_KEY) or b"", engine.id, names))
         return True
+
+    def _has_left(self) -> bool:
+        """Tell whether something large that is loaded has left the store with its group."""
+        tx = self.tx
+        if not any(cell is None and name[:1] == COUNTER for name, cell in tx.cells.items()):
+            return False
+        return any(
+            isinstance(node.content, Spread)
+            for name, record in list(self.tracker.live.items())
+            if tx.has_left(name)
+            for node in record.nodes.values()
+        )
 
     def _changed(self) -> list[Record]:
         """Return the records that hold changed nodes, or are new."""
@@ -165,10 +177,7 @@ class Commit:
 
     def _is_current(self, record: Record) -> bool:
         """Tell whether a record is still part of the store."""
-        root = record.root
-        if self.tx.roots and self.tx.roots.get(root.name, root) is not root:
-            return False
-        return self._is_part(record)
+        return self.tx.is_current(record.root) and self._is_part(record)
 
     def _is_part(self, record: Record) -> bool:
         """Tell whether a record is part of its value still."""
@@ -721,8 +730,7 @@ class Commit:
             if name[:1] in (pages.CELL, GROUP):
                 tracker.cells[name] = cell
             elif name[:1] == COUNTER and cell is None:
-                # what other threads have loaded meanwhile
-                tracker.expire_space(GROUPED + name[1:])
+                tracker.forget_space(GROUPED + name[1:], self.before)
         for record, one in self.encoded.items():
             if one.dead:
                 tracker.let_go(one.dead, record, self.before, False)

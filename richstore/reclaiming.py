@@ -16,6 +16,9 @@ from richstore.codec import records
 
 __all__ = ["Circle", "Reclaimer", "compact", "links_of"]
 
+# How many values of a group that was cleared are read at a time.
+_ROWS = 1000
+
 
 def links_of(parts: records.Parts) -> list[tuple[int, bytes]]:
     """Return the links of a record, each with the head of its row."""
@@ -167,15 +170,19 @@ class Reclaimer:
     def _reclaim_space(self, prefix: bytes, limit: int | None) -> bool:
         """Delete values of a group that was cleared; return whether none is left."""
         engine = self.engine
-        room = None if limit is None else limit - self.deleted
         after = (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
-        rows = list(islice(engine.scan(prefix, after), room))
-        for name, stored in rows:
-            self._leave(name, stored)
-            engine.delete(name)
-        self.deleted += len(rows)
-        self.records += len(rows)
-        return room is None or len(rows) < room
+        while limit is None or self.deleted < limit:
+            # some at a time: they need not fit into memory
+            room = _ROWS if limit is None else limit - self.deleted
+            rows = list(islice(engine.scan(prefix, after), room))
+            for name, stored in rows:
+                self._leave(name, stored)
+                engine.delete(name)
+            self.deleted += len(rows)
+            self.records += len(rows)
+            if len(rows) < room:
+                return True
+        return False
 
     def _leave(self, name: bytes, stored: bytes) -> None:
         engine = self.engine

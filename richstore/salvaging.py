@@ -20,8 +20,9 @@ from richstore.groups import Group
 from richstore.mapping import user_key
 from richstore.nodes.salvage import salvage as salvage_value
 from richstore.opening import Classes, open
+from richstore.pages import RECLAIM
 from richstore.passphrase import KeySource
-from richstore.spaces import AFTER_VALUES, COUNTER, GROUPED, ROOT, path_of
+from richstore.spaces import AFTER_VALUES, GROUPED, ROOT, paths_in, place_of, value_in
 from richstore.store import Store
 from richstore.verification import Report
 
@@ -112,11 +113,12 @@ def salvage_file(
         view = store._tracker.engine.read()
         total = _figure(store, "values")
         try:
+            paths = paths_in(view)
             for name, stored in view.scan(ROOT, AFTER_VALUES):
-                if name[:1] == GROUPED and view.get(COUNTER + name[1:9]) is None:
+                if value_in(view.get, name) is None and view.get(RECLAIM + name[:9]) is not None:
                     # the group was cleared
                     continue
-                place = _place_in(new, view, name)
+                place = _place_in(new, paths, name)
                 is_kept, losses = _salvage_value(view, store._tracker.classes, name, stored, place)
                 for loss in losses:
                     lost(loss)
@@ -132,19 +134,16 @@ def salvage_file(
     return Salvaged(whole, parts, gone)
 
 
-def _place_in(new: Store, view: Any, name: bytes) -> Store | Group[Any, Any]:
+def _place_in(
+    new: Store, paths: dict[int, tuple[str, ...]], name: bytes
+) -> Store | Group[Any, Any]:
     """Return where in a new store the value under an engine key belongs: it, or a group in it."""
-    if name[:1] != GROUPED:
-        return new
-    number = int.from_bytes(name[1:9], "big")
-    try:
-        path = path_of(number, view)
-    except CorruptionError:
-        path = None
     place: Store | Group[Any, Any] = new
-    # what the group was called is lost
-    for one in path or ("salvaged", str(number)):
-        place = place.group(one)
+    if name[:1] == GROUPED:
+        number = int.from_bytes(name[1:9], "big")
+        # if it is not there, what the group was called is lost
+        for one in paths.get(number, ("salvaged", str(number))):
+            place = place.group(one)
     return place
 
 
@@ -155,10 +154,11 @@ def _salvage_value(
 
     Of a file that somebody else may have written, what names classes is not read.
     """
-    place = f"[{name!r}]"
+    group = place_of(new.path) if isinstance(new, Group) else ""
+    place = f"{group}[{name!r}]"
     try:
         key = user_key(classes, name, stored_key(stored))
-        place = f"[{key!r}]"
+        place = f"{group}[{key!r}]"
         made, losses = salvage_value(view, classes, name, stored, place)
     except Exception as error:  # noqa: BLE001 - whatever damage does to a value is its loss
         text = str(error).removeprefix(f"in the value at {place}: ")

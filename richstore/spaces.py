@@ -12,7 +12,7 @@ another one, and what is in the old space waits to be reclaimed. Two cells lead 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 from zlib import crc32
 
@@ -28,12 +28,14 @@ __all__ = [
     "ROOT",
     "VALUES",
     "Space",
+    "cells_in",
     "find",
     "form_in",
     "group_form",
     "group_name",
     "names_in",
-    "path_of",
+    "paths_in",
+    "place_in",
     "place_of",
     "read_space",
     "space_in",
@@ -60,13 +62,15 @@ class Space:
     """Where a group is: the cell under its name.
 
     Args:
+        cell: the engine key of the cell.
         id: the number of the group, under which the groups in it are.
         generation: the number of the space that has its values.
     """
 
-    __slots__ = ("generation", "id")
+    __slots__ = ("cell", "generation", "id")
 
-    def __init__(self, id: int, generation: int) -> None:
+    def __init__(self, cell: bytes, id: int, generation: int) -> None:
+        self.cell = cell
         self.id = id
         self.generation = generation
 
@@ -83,7 +87,12 @@ class Space:
     def to_bytes(self) -> bytes:
         """Return what is stored."""
         body = _CELL.pack(0, self.id, self.generation)[4:]
-        return crc32(body).to_bytes(4, "little") + body
+        return _checksum(self.cell, body).to_bytes(4, "little") + body
+
+
+def _checksum(name: bytes, body: bytes) -> int:
+    """Return that of a cell, which is another one under another name."""
+    return crc32(body, crc32(name))
 
 
 def read_space(name: bytes, stored: bytes | None) -> Space | None:
@@ -96,8 +105,8 @@ def read_space(name: bytes, stored: bytes | None) -> Space | None:
         return None
     if len(stored) == _CELL.size:
         checksum, number, generation = _CELL.unpack(stored)
-        if crc32(stored[4:]) == checksum:
-            return Space(number, generation)
+        if _checksum(name, stored[4:]) == checksum:
+            return Space(name, number, generation)
     raise CorruptionError(f"the cell {name!r} does not have the checksum it was written with")
 
 
@@ -142,7 +151,12 @@ def space_in(view: Any, path: Iterable[bytes]) -> Space | None:
 
 
 def names_in(parent: int, view: Any, cells: dict[bytes, Any] | None = None) -> list[str]:
-    """Return the names of the groups in one, or in the store, in order.
+    """Return the names of the groups in one, or in the store, in order; see `cells_in`."""
+    return [str(keys.decode_key(name[9:])) for name in cells_in(parent, view, cells)]
+
+
+def cells_in(parent: int, view: Any, cells: dict[bytes, Any] | None = None) -> list[bytes]:
+    """Return the engine keys of the cells of the groups in one, or in the store, in order.
 
     Args:
         parent: its id; 0 for the store.
@@ -156,27 +170,42 @@ def names_in(parent: int, view: Any, cells: dict[bytes, Any] | None = None) -> l
             found.pop(name, None)
             if cell is not None:
                 found[name] = None
-    return [str(keys.decode_key(name[9:])) for name in sorted(found)]
+    return sorted(found)
 
 
-def path_of(generation: int, view: Any) -> tuple[str, ...] | None:
-    """Return the names that lead to the group of a generation; for errors, as it looks at all."""
-    parents: dict[int, tuple[int, str]] = {}
-    wanted = None
+def paths_in(view: Any) -> dict[int, tuple[str, ...]]:
+    """Return the names that lead to each group, by generation; without damaged groups."""
+    cells: dict[int, tuple[int, str, int]] = {}
     for name, stored in view.scan(GROUP, COUNTER):
-        space = read_space(name, stored)
+        try:
+            space = read_space(name, stored)
+            called = str(keys.decode_key(name[9:]))
+        except CorruptionError:
+            continue
         assert space is not None
-        parents[space.id] = int.from_bytes(name[1:9], "big"), str(keys.decode_key(name[9:]))
-        if space.generation == generation:
-            wanted = space.id
-    return None if wanted is None else tuple(_climb(wanted, parents))[::-1]
+        cells[space.id] = int.from_bytes(name[1:9], "big"), called, space.generation
+    paths: dict[int, tuple[str, ...]] = {0: ()}
+    found: dict[int, tuple[str, ...]] = {}
+    for number, (_, _, generation) in cells.items():
+        way: list[int] = []
+        # no further than there are groups: damaged cells may lead in a circle
+        while number not in paths and number in cells and len(way) < len(cells):
+            way.append(number)
+            number = cells[number][0]
+        if number in paths:
+            for one in reversed(way):
+                parent, called, _ = cells[one]
+                paths[one] = (*paths[parent], called)
+            found[generation] = paths[way[0] if way else number]
+    return found
 
 
-def _climb(number: int, parents: dict[int, tuple[int, str]]) -> Iterator[str]:
-    while number in parents:
-        # taken out, so that damaged cells that lead in a circle come to an end
-        number, name = parents.pop(number)
-        yield name
+def place_in(view: Any, name: bytes) -> str:
+    """Return how Python would write the group that the value under an engine key is in."""
+    if name[:1] != GROUPED:
+        return ""
+    # it has no path any more when it was cleared
+    return place_of(paths_in(view).get(int.from_bytes(name[1:9], "big"), ()))
 
 
 def place_of(path: Iterable[str]) -> str:

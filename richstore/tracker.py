@@ -46,7 +46,7 @@ from richstore.errors import (
 from richstore.loading import Loader, View
 from richstore.node import Faces, Node, Spread
 from richstore.record import Record
-from richstore.spaces import GROUP, GROUPED, path_of, place_of, read_space, value_in
+from richstore.spaces import GROUP, GROUPED, place_in, read_space, value_in
 
 __all__ = ["Tracker", "check_format_record"]
 
@@ -292,6 +292,16 @@ class Tracker:
             if found is not None:
                 self.expire(found)
 
+    def forget_space(self, prefix: bytes, before: Any) -> None:
+        """Drop what was loaded of the values of a group that was cleared; see `forget`."""
+        # first the values, which keep their pages, then what these share
+        for record in list(self.live.values()):
+            if record.name.startswith(prefix):
+                self.forget(record, before)
+        for record in list(self.live.values()):
+            if record.root.name.startswith(prefix):
+                self.forget(record, before)
+
     def expire_all(self) -> None:
         """Let all that is loaded be read again before it is used."""
         self._expire_changed(None)
@@ -352,6 +362,24 @@ class Tracker:
         self.load(record, parts, len(stored), view)
         return True, record.value
 
+    def home_of(self, node: Node) -> Record | None:
+        """Return the record that a node lives in; None when the node has left the store.
+
+        What others have changed in the records that lead to it is read first: they may have taken
+        out what it is a part of, of which its own record tells nothing.
+        """
+        while True:
+            record = above = node.record
+            if record is None:
+                return None
+            stale = record.root if record.root.stale else None
+            while stale is None and above is not None:
+                stale = above if above.stale else None
+                above = above.owner.record if above.owner is not None else None
+            if stale is None:
+                return record
+            self.reload(stale)
+
     def reload(self, record: Record) -> None:
         """Load a stale record again, or let its nodes go when it is gone."""
         with self.lock, self.view() as transaction:
@@ -369,7 +397,15 @@ class Tracker:
                 record.stale = False
                 self.loader.find_moved(moved, record, view)
             else:
+                shares = record.externals or any(
+                    isinstance(node.content, Spread) for node in record.nodes.values()
+                )
                 self.forget(record)
+                if shares:
+                    # what its records have shared has left the store with it
+                    for other in list(self.live.values()):
+                        if other.root is record:
+                            self.forget(other)
             return
         self.load(record, self.loader.parse(record, stored), len(stored), view)
 
@@ -448,18 +484,13 @@ class Tracker:
     def place(self, root: bytes, key: bytes | None) -> str:
         """Return where the value under an engine key is, as Python would write it."""
         try:
-            return f"{self._group(root)}[{self.user_key(root, key)!r}]"
+            found = f"[{self.user_key(root, key)!r}]"
+            if root[:1] == GROUPED:
+                with self.lock, self.view() as view:
+                    found = place_in(view, root) + found
+            return found
         except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
             return f"[{root!r}]"
-
-    def _group(self, root: bytes) -> str:
-        """Return how Python would write the group that the value under an engine key is in."""
-        if root[:1] != GROUPED:
-            return ""
-        with self.lock, self.view() as view:
-            path = path_of(int.from_bytes(root[1:9], "big"), view)
-        # it has no path any more when it was cleared
-        return place_of(path or ())
 
     def load(
         self,

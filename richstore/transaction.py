@@ -378,9 +378,7 @@ class Transaction(Scope):
             if node.kind.guarded:
                 node.kind.settle(node)
             record = node.record
-            if record is not None and self.roots.get(record.root.name, record.root) is not (
-                record.root
-            ):
+            if record is not None and not self.is_current(record.root):
                 node.record = None
         for name, root in self.roots.items():
             old_root = work.replaced.setdefault(name, tracker.live.get(name))
@@ -644,14 +642,11 @@ class Transaction(Scope):
             raise self._committing_error()
         if UPGRADING:
             self.tracker.check_unchanging()
-        record = node.record
-        if record is not None and record.stale:
-            self.tracker.reload(record)
-            record = node.record
+        record = self.tracker.home_of(node)
         if record is None:
             raise detached(node)
         root = record.root
-        if self.roots and self.roots.get(root.name, root) is not root:
+        if not self.is_current(root):
             raise detached(node)
         if self.reach and not self._is_attached(node, set()):
             raise detached(node)
@@ -771,9 +766,7 @@ class Transaction(Scope):
 
     def set_root(self, name: bytes, root: Record | None, existed: bool) -> None:
         """Put a value (or None: nothing) under an engine key."""
-        if self.committing:
-            raise self._committing_error()
-        self.tracker.check_unchanging()
+        self.check_changing()
         level = self.levels[-1]
         if name not in level.roots:
             level.roots[name] = self.roots.get(name, _MISSING)
@@ -787,16 +780,33 @@ class Transaction(Scope):
             self.set_cell(counter, count.to_bytes(8, "little"))
 
     def leave_space(self, space: Space) -> None:
-        """Let all values of a group leave the store; it is to have another space, or none."""
+        """Let all values of a group leave the store; it is to have another space, or none.
+
+        Their records stay on disk until they are reclaimed.
+        """
+        self.check_changing()
         prefix = space.prefix
-        # those in memory at once, so that nobody changes what has left the store; the others when
-        # they are reclaimed
-        for name in {*list(self.tracker.live), *self.roots}:
+        for name in list(self.roots):
             if name.startswith(prefix):
                 self.set_root(name, None, False)
         self.set_cell(space.counter, None)
         self.set_cell(RECLAIM + prefix, b"")
         self.tracker.reclaimable = True
+
+    def has_left(self, name: bytes) -> bool:
+        """Tell whether the value under an engine key was in a group that was cleared in here."""
+        cells = self.cells
+        return bool(cells) and name[:1] == GROUPED and cells.get(COUNTER + name[1:9], cells) is None
+
+    def is_current(self, root: Record) -> bool:
+        """Tell whether a root record that was in the store is in it still, as far as this goes."""
+        return self.roots.get(root.name, root) is root and not self.has_left(root.name)
+
+    def check_changing(self) -> None:
+        """Raise an error unless values may be put and taken out now."""
+        if self.committing:
+            raise self._committing_error()
+        self.tracker.check_unchanging()
 
     def unborn(self, node: Node) -> None:
         """Undo a birth of the innermost level: the operation that made it has failed."""

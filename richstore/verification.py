@@ -25,8 +25,8 @@ from richstore.spaces import (
     GROUPED,
     ROOT,
     VALUES,
-    Space,
-    path_of,
+    paths_in,
+    place_of,
     read_space,
 )
 from richstore.tracker import COUNT_KEY, NUMBERS_KEY
@@ -132,8 +132,9 @@ class _Verifier:
         self.owners: dict[int, bytes] = {}
         self.references: Counter[bytes] = Counter()
         self.used_cells: set[bytes] = set()
-        # by the engine key of their counters, what groups are called
-        self.counters: dict[bytes, str] = {}
+        # the names that lead to groups: by generation, and by the engine key of their counters
+        self.paths: dict[int, tuple[str, ...]] = {}
+        self.counters: dict[bytes, tuple[str, ...]] = {}
         # engine keys of values whose group was cleared
         self.left: list[bytes] = []
         # modules and names of classes and functions
@@ -161,9 +162,9 @@ class _Verifier:
         for counter in (COUNT_KEY, *self.counters):
             count = int.from_bytes(self.view.get(counter) or b"", "little")
             if count != counts[counter]:
+                group = f"the store{place_of(self.counters.get(counter, ()))}"
                 self.problem(
-                    f"{self.counters.get(counter, 'the store')} says that it has {count} values, "
-                    f"and it has {counts[counter]}"
+                    f"{group} says that it has {count} values, and it has {counts[counter]}"
                 )
         numbers = int.from_bytes(self.view.get(NUMBERS_KEY) or b"", "little")
         if self.uids and max(self.uids) >= numbers:
@@ -198,6 +199,7 @@ class _Verifier:
 
     def _groups(self) -> None:
         """Check the cells of groups, and that they lead to each other."""
+        self.paths = paths_in(self.view)
         known = {0}
         inside: list[tuple[bytes, int]] = []
         for name, stored in self._all(GROUP):
@@ -214,7 +216,7 @@ class _Verifier:
             inside.append((name, int.from_bytes(name[1:9], "big")))
             if self.view.get(space.counter) is None or space.counter in self.counters:
                 self.problem(f"the group of the cell {name!r} has no values of its own")
-            self.counters[space.counter] = self._group(space)
+            self.counters[space.counter] = self.paths.get(space.generation, ("?",))
         for name, parent in inside:
             if parent not in known:
                 self.problem(f"the group of the cell {name!r} is in none that is there")
@@ -222,12 +224,6 @@ class _Verifier:
             self._look_up(name)
             if name not in self.counters:
                 self.problem(f"nothing refers to the record {name!r}")
-
-    def _group(self, space: Space) -> str:
-        try:
-            return f"the group {path_of(space.generation, self.view)!r}"
-        except CorruptionError:
-            return f"the group with the number {space.id}"
 
     def _look_up(self, name: bytes) -> None:
         """Check that what was met in order is found by its key as well."""
@@ -239,7 +235,8 @@ class _Verifier:
             key = repr(self.user_key(name, records.stored_key(stored)))
         except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
             key = repr(name)
-        return f"in the value at [{key}]: "
+        group = place_of(self.counters[COUNTER + name[1:9]]) if name[:1] == GROUPED else ""
+        return f"in the value at {group}[{key}]: "
 
     def _all(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
         found: Iterator[tuple[bytes, bytes]] = self.view.scan(first, bytes((first[0] + 1,)))

@@ -145,6 +145,35 @@ def test_replaced_by_the_other_process(store: Any, child: Child) -> None:
     assert store["k"]["rows"] == rows(2500, 7)
 
 
+@pytest.mark.parametrize("collection", ["store", "store.group('g')"])
+def test_parts_of_what_the_other_process_removed(
+    file_box: Any, child: Child, collection: str
+) -> None:
+    """A change through a part of a big value that another process has removed is refused."""
+    child(f"values = {collection}")
+    values = eval(collection, {"store": file_box.store})
+    values["page"] = rows(300)
+    values["inner"] = [{"rows": rows(300)} for _ in range(3)]
+    values["shared"] = rows(300)
+    values["shared"].append(values["shared"][7])
+    # nothing of it is loaded by who removes it
+    values = eval(collection, {"store": file_box.reopen()})
+    child(
+        "held = [values['page'][200], values['shared'][7], values['inner'][2]['rows'][200], "
+        "values['inner'][1]['rows'][200]]; read = [dict(one) for one in held]"
+    )
+    del values["inner"][1]
+    with pytest.raises(RuntimeError, match="DetachedError"):
+        child("held[3]['theirs'] = True")
+    child("held[2]['theirs'] = True")
+    values.clear()
+    for at, n in enumerate((200, 7, 200, 200)):
+        with pytest.raises(RuntimeError, match="DetachedError"):
+            child(f"held[{at}]['theirs'] = True")
+        assert child(f"(richstore.is_tracked(held[{at}]), held[{at}]['n'])") == (False, n)
+    check_store(file_box.store)
+
+
 def test_moved_by_the_other_process(store: Any, child: Child) -> None:
     """A big list that another process moved inside its value is followed by what is held of it."""
     store["k"] = {"a": rows(), "b": []}

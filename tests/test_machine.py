@@ -502,9 +502,11 @@ class StoreMachine(RuleBasedStateMachine):
                 continue
             alive = self._key_of(twin) is not None
             if not self.blocks:
+                self.stores[handle].refresh()
                 if not alive and richstore.is_tracked(proxy):
                     # what pages share leaves the store with them, when they are reclaimed
                     self.store.compact()
+                    self.stores[handle].refresh()
                 assert richstore.is_tracked(proxy) == alive
             if alive:
                 assert canonical(richstore.plain(proxy)) == canonical(twin)
@@ -526,9 +528,10 @@ class StoreMachine(RuleBasedStateMachine):
             self._close()
         expected = sorted(((k, canonical(v)) for k, v in self.model.items()), key=repr)
         try:
-            with richstore.open(self.path, **self.options) as store:
-                found = self._content(store)
+            self._open()
+            found = self._content(self.store)
         finally:
+            self._close()
             self.directory.cleanup()
         assert found == expected
 

@@ -30,6 +30,7 @@ PUBLIC = {
     "CorruptionError",
     "DetachedError",
     "EncodingError",
+    "FillError",
     "FormatError",
     "Group",
     "KeyTypeError",

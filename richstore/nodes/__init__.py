@@ -167,6 +167,4 @@ def is_tracked(value: Any) -> bool:
     node = node_of(value) if is_face(value) else None
     if node is None or node.record is None:
         return False
-    if node.record.stale:
-        node.record.tracker.reload(node.record)
-    return node.record is not None
+    return node.record.tracker.home_of(node) is not None

@@ -36,6 +36,7 @@ from richstore.node import Node, Spread
 from richstore.nodes.base import get_content, get_node, is_face
 from richstore.nodes.base import view as visible
 from richstore.pages import CELL, PAGE, cell_name, page_name, read_cell
+from richstore.spaces import form_in, place_in
 from richstore.transaction import Transaction, current
 
 __all__ = ["FrozenView", "SpreadContent"]
@@ -96,11 +97,13 @@ class FrozenView:
         try:
             key = records.stored_key(self.view.get(name))
             found = (
-                keys.decode_key(name[1:]) if key is None else records.load_blob(key, self.classes)
+                keys.decode_key(form_in(name))
+                if key is None
+                else records.load_blob(key, self.classes)
             )
+            return f"{place_in(self.view, name)}[{found!r}]"
         except Exception:  # noqa: BLE001 - a damaged key: the engine's own name says where
-            found = name
-        return f"[{found!r}]"
+            return f"[{name!r}]"
 
     def explain(self, error: Exception, name: bytes) -> None:
         """Let the error of a record, or of one it refers to, say which value was being read."""
