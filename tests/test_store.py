@@ -40,6 +40,7 @@ PUBLIC = {
     "OrderError",
     "Passphrase",
     "Persistable",
+    "ProjectError",
     "ReadOnlyError",
     "Report",
     "RichStoreError",
