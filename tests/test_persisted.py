@@ -591,6 +591,13 @@ def test_a_result_that_needs_itself(store: Any) -> None:
     assert not around.is_set(0)
 
 
+def test_one_place_may_need_another(store: Any) -> None:
+    """A function of one name in two groups may ask one for what the other needs."""
+    inner = richstore.persisted(store.group("inner"), name="f")(lambda x: x + 1)
+    outer = richstore.persisted(store.group("outer"), name="f")(lambda x: inner(x) + 1)
+    assert outer(1) == 3
+
+
 def test_recursion(store: Any) -> None:
     """A remembered function may call itself, with other arguments."""
     calls = []

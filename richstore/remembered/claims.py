@@ -23,14 +23,18 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
-__all__ = ["claimed", "claimed_async"]
+__all__ = ["Where", "claimed", "claimed_async"]
+
+# The path of the file of claims, or a number for what belongs to this process alone; and of a group
+# its path in the store.
+Where = tuple[str | int, tuple[str, ...]]
 
 # Seconds between two attempts at a lock of another process: at first, and at most.
 _PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
 _lock = threading.Lock()
-_claims: dict[tuple[str | int, str], Claim] = {}
+_claims: dict[tuple[Where, str], Claim] = {}
 _files: dict[str, _ClaimFile] = {}
 # those that the caller is computing for, directly or not
 _computing: ContextVar[tuple[Claim, ...]] = ContextVar("richstore_computing", default=())
@@ -60,17 +64,19 @@ class Claim:
     """The right to compute one result, wanted or had by one thread or task.
 
     Args:
-        where: the path of the file of claims, or a number for what belongs to this process alone.
+        where: the results are, the same in all processes if there is a file.
         name: of the result, the same in all processes.
     """
 
-    def __init__(self, where: str | int, name: str) -> None:
+    def __init__(self, where: Where, name: str) -> None:
         self.where = where
         self.name = name
         self.ended: Future[None] = Future()
         # running, so that a task that is cancelled while it waits does not cancel it for the rest
         self.ended.set_running_or_notify_cancel()
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self.path, inside = where
+        text = f"{inside!r}{name}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(text, digest_size=8).digest()
         # what a file may be long
         self.byte = int.from_bytes(digest, "big") >> 2
         self.file: _ClaimFile | None = None
@@ -91,11 +97,11 @@ class Claim:
 
     def lock(self) -> bool:
         """Try to keep other processes out; return whether it is done."""
-        if not isinstance(self.where, str):
+        if not isinstance(self.path, str):
             return True
         with _lock:
             if self.file is None:
-                file = _files.setdefault(self.where, _ClaimFile(self.where))
+                file = _files.setdefault(self.path, _ClaimFile(self.path))
                 file.users.add(self)
                 self.file = file
             if self.file.fd < 0:
@@ -131,11 +137,11 @@ def _pauses() -> Iterator[float]:
 
 
 @contextmanager
-def claimed(where: str | int, name: str) -> Iterator[None]:
+def claimed(where: Where, name: str) -> Iterator[None]:
     """Wait for everybody who computes a result, then keep all others out.
 
     Args:
-        where: the path of the file of claims, or a number for what belongs to this process alone.
+        where: the results are, the same in all processes if there is a file.
         name: of the result, the same in all processes.
 
     Raises:
@@ -158,7 +164,7 @@ def claimed(where: str | int, name: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def claimed_async(where: str | int, name: str) -> AsyncIterator[None]:
+async def claimed_async(where: Where, name: str) -> AsyncIterator[None]:
     """Do the same for a task, without blocking its event loop."""
     claim = Claim(where, name)
     token = None

@@ -18,6 +18,7 @@ from richstore.errors import DetachedError, OrderError
 from richstore.groups import Group
 from richstore.nodes import is_tracked, plain
 from richstore.opening import open
+from richstore.remembered.claims import Where
 from richstore.store import Store
 
 __all__ = [
@@ -40,7 +41,7 @@ _GROUP = "persisted"
 class Place(Protocol):
     """Where the results of one function are."""
 
-    claims: str | int
+    claims: Where
     """Where claims on them are made; see `claims`."""
     waits: bool
     """Whether using it may take its time, so that an event loop should not."""
@@ -78,7 +79,8 @@ class GroupPlace:
         self.group = target.group(name)
         self.live = live
         path = self.group.store.path
-        self.claims = id(self.group.store) if path == "memory:" else f"{path}-claims"
+        file = id(self.group.store) if path == "memory:" else f"{path}-claims"
+        self.claims: Where = (file, self.group.path)
 
     def is_busy(self) -> bool:
         """Tell whether the caller is in a transaction there."""
@@ -137,7 +139,7 @@ class MappingPlace:
         self.target = target
         self.name = name
         self.live = live
-        self.claims: str | int = id(target)
+        self.claims: Where = (id(target), ())
 
     def is_busy(self) -> bool:
         """Tell whether the caller is in a transaction there."""
@@ -176,7 +178,7 @@ class MemoryPlace:
 
     def __init__(self, entries: dict[Key, Entry]) -> None:
         self.entries = entries
-        self.claims: str | int = id(entries)
+        self.claims: Where = (id(entries), ())
 
     def is_busy(self) -> bool:
         """Tell that nobody waits for the caller."""
