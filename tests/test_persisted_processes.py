@@ -97,6 +97,24 @@ def computed(directory: Path) -> int:
 # --- processes ---
 
 
+def test_who_may_write_the_store_may_claim(tmp_path: Path) -> None:
+    """The file of claims has the mode of the store, and no link is followed to another file."""
+    path = tmp_path / "r.db"
+    with richstore.open(path, synchronous="off") as store:
+        work = richstore.persisted(store, name="work")(lambda x: x)
+        for mode in (0o600, 0o660):
+            path.chmod(mode)
+            work(mode)
+            assert (tmp_path / "r.db-claims").stat().st_mode & 0o777 == mode
+        (tmp_path / "r.db-claims").unlink()
+        (tmp_path / "r.db-claims").symlink_to(tmp_path / "other")
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"r\.db-claims"):
+                work(1)
+        (tmp_path / "r.db-claims").unlink()
+        assert work(1) == 1 and not (tmp_path / "other").exists()
+
+
 EIGHT = """
 import os, sys
 

@@ -49,9 +49,13 @@ class _ClaimFile:
         self.users: set[Claim] = set()
 
     def open(self) -> None:
-        """Open the file; who may write the store may claim."""
+        """Open the file, with the mode of the store: who may write that may claim."""
         mode = os.stat(self.path.removesuffix("-claims")).st_mode & 0o666
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.fd = os.open(self.path, flags, mode)
+        status = os.fstat(self.fd)
+        if status.st_mode & 0o666 != mode and status.st_uid == os.geteuid():
+            os.fchmod(self.fd, mode)
 
     def close(self) -> None:
         """Close it; every lock on it ends."""
