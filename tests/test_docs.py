@@ -22,6 +22,7 @@ import pytest
 from document_places import KEYS, client
 
 import richstore
+from richstore.remembered import places
 
 PROJECT = Path(__file__).parent.parent
 PAGES = [
@@ -87,14 +88,19 @@ def test_examples_run(
     monkeypatch.chdir(tmp_path)
     module = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
-    for block in blocks(page, "python"):
-        with contextlib.redirect_stdout(io.StringIO()):
-            report = run_block(page, block, module)
-        if report:
-            for value in vars(module).values():
-                if isinstance(value, richstore.Store):
-                    value.close()  # or the warning about it would hide what is wrong
-        assert not report, report
+    try:
+        for block in blocks(page, "python"):
+            with contextlib.redirect_stdout(io.StringIO()):
+                report = run_block(page, block, module)
+            if report:
+                for value in vars(module).values():
+                    if isinstance(value, richstore.Store):
+                        value.close()  # or the warning about it would hide what is wrong
+            assert not report, report
+    finally:
+        for store in list(places._opened.values()):
+            store.close()  # as the end of the program does
+        places._opened.clear()
 
 
 def test_the_readme_shows_what_it_prints(tmp_path: Path) -> None:
