@@ -12,6 +12,7 @@ from test_big import N, numbered, rows
 from test_processes import Child
 
 import richstore
+from richstore import paging
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -212,8 +213,11 @@ def test_put_elsewhere_too_by_the_other_process(store: Any, child: Child) -> Non
     assert big["in"] == [*rows(300)[:200], {**rows(300)[200], "ours": 0}, *rows(300)[201:]]
 
 
-def test_shared_parts_that_leave_later(file_box: Any, child: Child) -> None:
+def test_shared_parts_that_leave_later(
+    file_box: Any, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What only parts of a removed container shared is detached once these are reclaimed."""
+    monkeypatch.setattr(paging, "RECLAIM", 0)
     store = file_box.store
     store["k"] = {"a": [rows(300)]}
     store["k"]["a"][0].append(store["k"]["a"][0][3])
