@@ -114,6 +114,9 @@ class Loader:
                     self._move(node, record, slot)
             nodes[slot] = node
             before = node.content
+            if spread is not isinstance(before, Spread):
+                # another process has spread it, or gathered it
+                node.row = None
             if spread:
                 cid = int.from_bytes(next(links), "big")
                 if self.tracker.classes.strict:
@@ -247,8 +250,13 @@ class Loader:
                 spread = records.SPREAD <= head < records.FIRST_CLASS
                 cls = self.tracker.classes.class_of(stored_class) if stored_class else None
                 wanted = head - records.SPREAD if spread else head
-                kind = self.tracker.faces.kind(wanted, cls)
-                node = kind.make(other, slot, uid, kind.clean)
+                # another process may have moved it there
+                node = self._from_elsewhere(uid, other)
+                if node is None or not _is_of(node, cls or wanted):
+                    kind = self.tracker.faces.kind(wanted, cls)
+                    node = kind.make(other, slot, uid, kind.clean)
+                else:
+                    self._move(node, other, slot)
                 other.nodes[slot] = node
                 other.faces[id(node.face)] = (2 * slot + 1, node.face)
                 other.value = node.face

@@ -294,13 +294,9 @@ class Tracker:
 
     def forget_space(self, prefix: bytes, before: Any) -> None:
         """Drop what was loaded of the values of a group that was cleared; see `forget`."""
-        # first the values, which keep their pages, then what these share
         for record in list(self.live.values()):
             if record.name.startswith(prefix):
-                self.forget(record, before)
-        for record in list(self.live.values()):
-            if record.root.name.startswith(prefix):
-                self.forget(record, before)
+                self.forget_value(record, before)
 
     def expire_all(self) -> None:
         """Let all that is loaded be read again before it is used."""
@@ -352,7 +348,7 @@ class Tracker:
             return True, record.value
         if stored is None:
             if record is not None:
-                self.forget(record)
+                self.forget_value(record)
             return False, None
         parts = self.parse(name, stored)
         if record is None:
@@ -397,15 +393,7 @@ class Tracker:
                 record.stale = False
                 self.loader.find_moved(moved, record, view)
             else:
-                shares = record.externals or any(
-                    isinstance(node.content, Spread) for node in record.nodes.values()
-                )
-                self.forget(record)
-                if shares:
-                    # what its records have shared has left the store with it
-                    for other in list(self.live.values()):
-                        if other.root is record:
-                            self.forget(other)
+                self.forget_value(record)
             return
         self.load(record, self.loader.parse(record, stored), len(stored), view)
 
@@ -638,6 +626,18 @@ class Tracker:
             self.unload(record)
             record.detach(before, held)
             record.stale = False
+
+    def forget_value(self, root: Record, before: Any = None) -> None:
+        """Drop the root record of a value that has left the store, and what its records share."""
+        with self.lock:
+            shares = root.externals or any(
+                isinstance(node.content, Spread) for node in root.nodes.values()
+            )
+            self.forget(root, before)
+            if shares:
+                for record in list(self.live.values()):
+                    if record.root is root:
+                        self.forget(record, before)
 
     def unload(self, record: Record) -> None:
         """Forget that a record is loaded."""

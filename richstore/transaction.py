@@ -383,7 +383,7 @@ class Transaction(Scope):
         for name, root in self.roots.items():
             old_root = work.replaced.setdefault(name, tracker.live.get(name))
             if old_root is not None and old_root is not root:
-                tracker.forget(old_root, work.before)
+                tracker.forget_value(old_root, work.before)
             if root is not None and root.nodes:
                 tracker.live[name] = root
                 tracker.remember(root)

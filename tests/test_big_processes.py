@@ -12,6 +12,7 @@ from test_big import N, numbered, rows
 from test_processes import Child
 
 import richstore
+from richstore import paging
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -172,6 +173,62 @@ def test_parts_of_what_the_other_process_removed(
             child(f"held[{at}]['theirs'] = True")
         assert child(f"(richstore.is_tracked(held[{at}]), held[{at}]['n'])") == (False, n)
     check_store(file_box.store)
+
+
+def test_gathered_by_the_other_process(store: Any, child: Child) -> None:
+    """A big container that another process has made small, or big again, is written as it is."""
+    store["k"] = rows(300)
+    big = store["k"]
+    for n in range(3):
+        child("store['k'].clear()")
+        big.append(n)
+        check_store(store)
+        assert child("store['k'][0]") == n
+        big.extend(rows(300))
+        assert child("len(store['k'])") == 301
+        child("store['k'].append([])")
+        store.refresh()
+        big[-1].append(n)
+        check_store(store)
+    assert child("store['k'][-1]") == [2]
+
+
+def test_put_elsewhere_too_by_the_other_process(store: Any, child: Child) -> None:
+    """A part of a value that another process put into a second place is the same one here."""
+    store["k"] = {"rows": rows(300), "big": {"in": rows(300), "n": 1}}
+    store["k"]["rows"][9]["old"] = {"in": rows(300)}
+    big, old = store["k"]["big"], store["k"]["rows"][9]["old"]
+    held = big["in"][200], old["in"][200]
+    child("store['k']['rows'][200]['again'] = store['k']['big']")
+    child("store['k']['big']['old'] = store['k']['rows'][9]['old']")
+    store.refresh()
+    assert store["k"]["rows"][200]["again"] is big
+    assert store["k"]["big"]["old"] is old
+    assert (big["in"][200] is held[0], old["in"][200] is held[1]) == (True, True)
+    for at, row in enumerate(held):
+        assert richstore.is_tracked(row)
+        row["ours"] = at
+    assert child("store['k']['rows'][200]['again']['in'][200]['ours']") == 0
+    assert child("store['k']['rows'][9]['old']['in'][200]['ours']") == 1
+    assert big["in"] == [*rows(300)[:200], {**rows(300)[200], "ours": 0}, *rows(300)[201:]]
+
+
+def test_shared_parts_that_leave_later(
+    file_box: Any, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only parts of a removed container shared is detached once these are reclaimed."""
+    monkeypatch.setattr(paging, "RECLAIM", 0)
+    store = file_box.store
+    store["k"] = {"a": [rows(300)]}
+    store["k"]["a"][0].append(store["k"]["a"][0][3])
+    child("held = store['k']['a'][0][3]; n = held['n']")
+    # its pages are not loaded by who removes it
+    store = file_box.reopen()
+    del store["k"]["a"][0]
+    store.compact()
+    with pytest.raises(RuntimeError, match="DetachedError"):
+        child("held['theirs'] = True")
+    check_store(store)
 
 
 def test_moved_by_the_other_process(store: Any, child: Child) -> None:

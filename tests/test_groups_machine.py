@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from test_machine import PICK, VALUES, StoreMachine, TinyStoreMachine
 
 import richstore
+from richstore import paging
 from richstore.engines.lmdb import open_lmdb
 from richstore.opening import store_on
 
@@ -66,7 +67,14 @@ class GroupsMachine(StoreMachine):
     def __init__(self) -> None:
         # the groups that are there
         self.made: frozenset[tuple[str, ...]] = frozenset()
+        self.reclaimed = paging.RECLAIM
         super().__init__()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            paging.RECLAIM = self.reclaimed
 
     def _open(self) -> None:
         engine = open_lmdb(self.path, "c", synchronous="off", timeout=10)
@@ -85,8 +93,10 @@ class GroupsMachine(StoreMachine):
         self.made |= {path[:at] for at in range(1, len(path) + 1)}
         self.model[place] = copy.deepcopy(value)
 
-    @initialize(key=PLACES, value=VALUES)
-    def start(self, key: Any, value: Any) -> None:
+    @initialize(key=PLACES, value=VALUES, reclaimed=st.sampled_from([0, 1, 64]))
+    def start(self, key: Any, value: Any, reclaimed: int) -> None:  # type: ignore[override]
+        # the fewer, the longer what is cleared stays in the file
+        paging.RECLAIM = reclaimed
         self.put(0, key, value)
 
     @rule(handle=HANDLES, key=PLACES, value=VALUES)
@@ -133,7 +143,7 @@ class GroupsMachine(StoreMachine):
             store.at[path].clear()
             if again:
                 store[path, "a"] = value
-        self.model = {place: one for place, one in self.model.items() if place[0] != path}
+        self._take_out(lambda place: place[0] == path)
         if again:
             self._put((path, "a"), value)
 
@@ -142,9 +152,19 @@ class GroupsMachine(StoreMachine):
         """Drop a group with what is in it."""
         self._choose(handle).at[path].drop()
         self.made = frozenset(one for one in self.made if one[: len(path)] != path)
-        self.model = {
-            place: one for place, one in self.model.items() if place[0][: len(path)] != path
-        }
+        self._take_out(lambda place: place[0][: len(path)] == path)
+
+    def _take_out(self, is_gone: Callable[[Any], bool]) -> None:
+        """Take values out of the model; what the handle in use holds of them is detached."""
+        held = [
+            (proxy, twin)
+            for handle, proxy, twin in self.held
+            if handle == self.handle and any(map(is_gone, self._key_of(twin) or ()))
+        ]
+        self.model = {place: one for place, one in self.model.items() if not is_gone(place)}
+        for proxy, twin in held:
+            with pytest.raises(richstore.DetachedError):
+                self._add_to(proxy, twin)
 
     @precondition(lambda self: not self.blocks)
     @rule(handle=HANDLES)

@@ -404,20 +404,25 @@ class StoreMachine(RuleBasedStateMachine):
             assert "too large to be kept in memory" in str(error)
             return
         try:
-            if isinstance(twin, list):
-                proxy.append(1)
-            elif isinstance(twin, dict):
-                proxy["new"] = 1
-            elif isinstance(twin, set):
-                proxy.add("new")
-            else:
-                proxy.new = 1
+            self._add_to(proxy, twin)
         except richstore.DetachedError:
             assert canonical(richstore.plain(proxy)) == before
         else:
             # what pages share that wait to be reclaimed, as far as a block can tell
             assert self.blocks
             self.held = [one for one in self.held if one[1] is not proxy]
+
+    @staticmethod
+    def _add_to(proxy: Any, twin: Any) -> None:
+        """Change what stands for a container."""
+        if isinstance(twin, list):
+            proxy.append(1)
+        elif isinstance(twin, dict):
+            proxy["new"] = 1
+        elif isinstance(twin, set):
+            proxy.add("new")
+        else:
+            proxy.new = 1
 
     # --- blocks -----------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from planted_faults import FAULTS
+from conftest import child_environment
+from planted_faults import FAULTS, GROUP_FAULTS
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", [*FAULTS, *GROUP_FAULTS])
 def test_planted_faults_are_found(name: str) -> None:
     """The state machine fails on a core with a fault, and only on one."""
     done = subprocess.run(
@@ -20,6 +21,7 @@ def test_planted_faults_are_found(name: str) -> None:
         cwd=HERE,
         capture_output=True,
         text=True,
+        env=child_environment(),
     )
     expected = 0 if name == "none" else 1
     assert (done.returncode, done.stdout.startswith("found")) == (expected, name != "none"), (

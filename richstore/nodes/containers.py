@@ -212,7 +212,9 @@ class ContainerKind(ABC):
     def show_spread(self, node: Node, cid: int) -> None:
         """Let a node that is being read be a spread container."""
         content = node.content
-        if not isinstance(content, SpreadContent) or content.cid != cid:
+        is_known = isinstance(content, SpreadContent) and content.cid == cid
+        if not is_known or content.before is not None:
+            # one that has left the store stays as it was
             content = self.spread_content(node, cid)
         content.forget_mirror()
         node.content = node.work = content
