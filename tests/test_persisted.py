@@ -9,6 +9,7 @@ import decimal
 import enum
 import functools
 import inspect
+import numbers
 import pickle
 import shelve
 import threading
@@ -267,6 +268,22 @@ def test_what_differs_is_another_call(target: Any) -> None:
     same = richstore.persisted(target, name="same")(lambda x: repr(x))
     assert [same(x) for x in DIFFERENT] == [repr(x) for x in DIFFERENT]
     assert [same(x) for x in DIFFERENT] == [repr(x) for x in DIFFERENT]
+
+
+def test_numbers_that_do_not_show_what_they_are(store: Any) -> None:
+    """Numbers with a `repr()` of little use are told apart by their value, or refused."""
+
+    class Id(int):
+        def __repr__(self) -> str:
+            return "<Id>"
+
+    class Money(numbers.Number):
+        __hash__ = None  # type: ignore[assignment]
+
+    work = richstore.persisted(store, name="work")(lambda x: int(x))
+    assert [work(Id(x)) for x in (1, 2, 1)] == [1, 2, 1]
+    with pytest.raises(richstore.KeyTypeError, match="Money"):
+        work(Money())
 
 
 def test_what_is_equal_is_one_call(store: Any) -> None:
@@ -573,8 +590,15 @@ def test_misuse_is_explained(store: Any, tmp_path: Path) -> None:
         persisted(store, version=object())(len_of)
     with pytest.raises(TypeError, match="say what it is called"):
         persisted(store)(functools.partial(len_of, "a"))
-    with pytest.raises(TypeError, match="no parameter"):
-        persisted(store, key=str)(lambda: 1)
+    with pytest.raises(TypeError, match="every lambda there"):
+        persisted(store)(lambda: 1)
+    with pytest.raises(TypeError, match="every lambda there"):
+        persisted(level="instance")(lambda self: 1)
+    for without_first in (lambda: 1, lambda *self: 1, lambda **named: 1):
+        with pytest.raises(TypeError, match="no first parameter"):
+            persisted(store, key=str, name="work")(without_first)
+        with pytest.raises(TypeError, match="no first parameter"):
+            persisted(level="instance", name="work")(without_first)
     with pytest.raises(TypeError, match="needs no key"):
         persisted(level="instance", key=str)(len_of)
 

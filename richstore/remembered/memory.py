@@ -73,6 +73,11 @@ class Memory:
             self.name = options.name or name_of(function)
         except AttributeError:
             raise TypeError(f"{function!r} has no name; say what it is called, name='…'") from None
+        if options.name is None and self.name.endswith("<lambda>") and options.level != "process":
+            raise TypeError(
+                f"{self.name} is a name that every lambda there has, and each would get the "
+                f"results of the others; say what it is called, name='…'"
+            )
         self.of_instance = options.level == "instance"
         self.arguments = Arguments(
             function, self.name, options.key, options.version, of_instance=self.of_instance
