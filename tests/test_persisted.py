@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import copy
 import datetime
@@ -473,6 +474,35 @@ def test_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert two.is_set()
     two.close()
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_path_that_is_closed_meanwhile(path: str, live: bool) -> None:
+    """A result is kept although the file was closed while it was computed."""
+
+    def compute() -> list[int]:
+        work.close()
+        return [1]
+
+    async def compute_async() -> list[int]:
+        return compute()
+
+    work = richstore.persisted(path, name="work", live=live)(compute)
+    assert work() == [1] and work.is_set()
+    work.clear()
+    work_async = richstore.persisted(path, name="work", live=live)(compute_async)
+    assert asyncio.run(work_async()) == [1] and work.is_set()
+    work.close()
+
+
+def test_a_document_whose_value_is_replaced(tmp_path: Path) -> None:
+    """Results are kept in the value that a document has now, whoever has assigned it."""
+    document = richstore.document(tmp_path / "a.json", default={}, autosave=True)
+    work = richstore.persisted(document, name="work")(lambda x: [x])
+    assert work(1) == [1]
+    document.value = {"other": 0}
+    assert not work.is_set(1) and work(2) == [2]
+    assert set(document.value) == {"other", "work(2, None)"}
 
 
 def test_a_large_result_that_is_replaced(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
