@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import sys
 import threading
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -598,6 +601,8 @@ def test_closing(tmp_path: Path) -> None:
             with pytest.raises(richstore.ClosedError):
                 await use
         with pytest.raises(richstore.ClosedError):
+            await asyncio.to_thread(lambda: store.sync)
+        with pytest.raises(richstore.ClosedError):
             store.sync  # noqa: B018
         async with aio.open(path, "r") as again:
             assert await again.items() == [("a", 1), ("b", 2)]
@@ -608,6 +613,44 @@ def test_closing(tmp_path: Path) -> None:
                     pass
 
     asyncio.run(main())
+
+
+def test_the_child_of_a_fork(tmp_path: Path) -> None:
+    """The child of a fork is told to open anew, and closing there neither waits nor closes here."""
+
+    async def prepare() -> tuple[aio.Store, aio.Snapshot]:
+        store = await aio.open(str(tmp_path / "test.db"), **OPTIONS)
+        await store.set("a", 1)
+        return store, await store.snapshot()
+
+    async def in_child(store: aio.Store, view: aio.Snapshot) -> None:
+        for use in (store.get("a"), store.set("a", 2), view.get("a"), view.keys()):
+            with pytest.raises(richstore.ClosedError, match="before a fork"):
+                await use
+        await view.close()
+        await store.close()
+        async with aio.open(store.path, **OPTIONS) as again:
+            await again.set("b", 2)
+
+    async def finish(store: aio.Store, view: aio.Snapshot) -> None:
+        assert await view.items() == [("a", 1)]
+        await view.close()
+        assert await store.items() == [("a", 1), ("b", 2)]
+        await store.close()
+
+    store, view = asyncio.run(prepare())
+    child = os.fork()
+    if child == 0:
+        status = 1
+        signal.alarm(60)
+        try:
+            asyncio.run(in_child(store, view))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    asyncio.run(finish(store, view))
 
 
 def test_a_store_that_is_dropped_closes_itself(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import copy
 import datetime
@@ -9,6 +10,7 @@ import decimal
 import enum
 import functools
 import inspect
+import numbers
 import pickle
 import shelve
 import threading
@@ -269,6 +271,22 @@ def test_what_differs_is_another_call(target: Any) -> None:
     assert [same(x) for x in DIFFERENT] == [repr(x) for x in DIFFERENT]
 
 
+def test_numbers_that_do_not_show_what_they_are(store: Any) -> None:
+    """Numbers with a `repr()` of little use are told apart by their value, or refused."""
+
+    class Id(int):
+        def __repr__(self) -> str:
+            return "<Id>"
+
+    class Money(numbers.Number):
+        __hash__ = None  # type: ignore[assignment]
+
+    work = richstore.persisted(store, name="work")(lambda x: int(x))
+    assert [work(Id(x)) for x in (1, 2, 1)] == [1, 2, 1]
+    with pytest.raises(richstore.KeyTypeError, match="Money"):
+        work(Money())
+
+
 def test_what_is_equal_is_one_call(store: Any) -> None:
     """Equal containers are one argument, whatever order made them, and so are those of a store."""
     calls: list[Any] = []
@@ -458,6 +476,35 @@ def test_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_a_path_that_is_closed_meanwhile(path: str, live: bool) -> None:
+    """A result is kept although the file was closed while it was computed."""
+
+    def compute() -> list[int]:
+        work.close()
+        return [1]
+
+    async def compute_async() -> list[int]:
+        return compute()
+
+    work = richstore.persisted(path, name="work", live=live)(compute)
+    assert work() == [1] and work.is_set()
+    work.clear()
+    work_async = richstore.persisted(path, name="work", live=live)(compute_async)
+    assert asyncio.run(work_async()) == [1] and work.is_set()
+    work.close()
+
+
+def test_a_document_whose_value_is_replaced(tmp_path: Path) -> None:
+    """Results are kept in the value that a document has now, whoever has assigned it."""
+    document = richstore.document(tmp_path / "a.json", default={}, autosave=True)
+    work = richstore.persisted(document, name="work")(lambda x: [x])
+    assert work(1) == [1]
+    document.value = {"other": 0}
+    assert not work.is_set(1) and work(2) == [2]
+    assert set(document.value) == {"other", "work(2, None)"}
+
+
 def test_a_large_result_that_is_replaced(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large result that another process replaces as it is read is read in its new state."""
     code = """
@@ -573,8 +620,15 @@ def test_misuse_is_explained(store: Any, tmp_path: Path) -> None:
         persisted(store, version=object())(len_of)
     with pytest.raises(TypeError, match="say what it is called"):
         persisted(store)(functools.partial(len_of, "a"))
-    with pytest.raises(TypeError, match="no parameter"):
-        persisted(store, key=str)(lambda: 1)
+    with pytest.raises(TypeError, match="every lambda there"):
+        persisted(store)(lambda: 1)
+    with pytest.raises(TypeError, match="every lambda there"):
+        persisted(level="instance")(lambda self: 1)
+    for without_first in (lambda: 1, lambda *self: 1, lambda **named: 1):
+        with pytest.raises(TypeError, match="no first parameter"):
+            persisted(store, key=str, name="work")(without_first)
+        with pytest.raises(TypeError, match="no first parameter"):
+            persisted(level="instance", name="work")(without_first)
     with pytest.raises(TypeError, match="needs no key"):
         persisted(level="instance", key=str)(len_of)
 

@@ -228,7 +228,7 @@ def test_no_place_for_results() -> None:
     with pytest.raises(TypeError, match=r"a .*Bare has no place .* weakref_slot=True"):
         Bare().mine()
     with pytest.raises(TypeError, match="int has no place"):
-        own(lambda x: x)(3)
+        richstore.persisted(level="instance", name="same")(lambda x: x)(3)
     with pytest.raises(TypeError, match="ask through one"):
         Base.mine.clear()
 

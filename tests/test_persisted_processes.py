@@ -454,6 +454,10 @@ def test_asynchronous_methods_and_failures(remember: Any) -> None:
                 raise KeyError(x)
             return [x]
 
+        @richstore.persisted(level="instance", exceptions=richstore.EncodingError)
+        async def rows(self) -> Any:
+            return generator()
+
     calls: list[int] = []
     client = Client()
 
@@ -470,6 +474,9 @@ def test_asynchronous_methods_and_failures(remember: Any) -> None:
             await around(1)
         with pytest.raises(richstore.EncodingError, match="async_generator"):
             await broken()
+        with pytest.raises(richstore.EncodingError, match="async_generator"):
+            await client.rows()
+        assert not client.rows.is_set()
 
     async def returns_generator() -> Any:
         return generator()

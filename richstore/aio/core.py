@@ -106,17 +106,25 @@ class Core(Source):
         """Raise `ClosedError` when the store cannot be used."""
         if self.closed and not self.is_inside():
             raise ClosedError(f"the store {self.store.path} is closed; open it again")
-        if self._process != os.getpid():
+        if self.is_of_parent():
             raise ClosedError(
                 f"the store {self.store.path} was opened before a fork, and its threads are not in "
                 f"this process; open it again here"
             )
 
+    def is_of_parent(self) -> bool:
+        """Tell whether this is the child of a fork, in which the threads are not."""
+        return self._process != os.getpid()
+
     # --- the transaction that a task is in ---
 
     def is_inside(self) -> bool:
         """Tell whether this task is in a transaction on this file."""
-        task = asyncio.current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            # no loop runs in this thread
+            return False
         if task is None:
             return False
         path = self.store.path
@@ -175,12 +183,13 @@ class Core(Source):
         if self.is_inside():
             raise RuntimeError("close() inside a transaction of the store; leave its block first")
         self.closed = True
-        await self.writer.do(Close(self._finish))
+        if not self.is_of_parent():
+            await self.writer.do(Close(self._finish))
 
     def abandon(self) -> None:
         """Close the store, and do not wait for it; nobody is left who could."""
         self.closed = True
-        if self._process == os.getpid():
+        if not self.is_of_parent():
             self.writer.put(Close(self._finish))
 
     def _finish(self) -> None:

@@ -36,6 +36,8 @@ class _Frozen(Source):
         """Raise `ClosedError` when it cannot be used."""
         if self.closed:
             raise ClosedError(f"this snapshot of {self.core.store.path} is closed; take a new one")
+        if self.core.is_of_parent():
+            self.core.check()
 
     def is_inside(self) -> bool:
         """Tell that no transaction changes it."""
@@ -85,6 +87,8 @@ class Snapshot(_Shown[Any, Any]):
         source = self._source
         if not source.closed:
             source.closed = True
+            if source.core.is_of_parent():
+                return
             with suppress(ClosedError):
                 # a store that is closed has ended it
                 await wait_out(source.pool.start(source.snapshot.close))

@@ -31,6 +31,9 @@ KeysOf = KeyOf | Mapping[str, KeyOf | None] | None
 _AS_THEY_ARE = (type(None), int, str, bytes)
 _BY_REPR = (bool, float, complex, date, datetime, time, timedelta, UUID, range)
 
+# Parameters that stand for any number of arguments.
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 def name_of(thing: Any) -> str:
     """Return the name of a function or class by which another process finds it: `jobs.Report.load`.
@@ -83,11 +86,13 @@ def _form_of_object(value: Any, kind: type) -> Any:
         return name, form_of(value.value) if value.name is None else value.name
     if isinstance(value, PurePath):
         return "path", str(value)
-    if isinstance(value, Number):
+    for base in (int, float, complex, str):
+        # a subclass may show as little of itself as it likes
+        if isinstance(value, base):
+            return name, base.__repr__(value)
+    if isinstance(value, Number) and repr(value) != object.__repr__(value):
         # Decimal, Fraction, numpy's scalars
         return name, repr(value)
-    if isinstance(value, str):
-        return name, str.__str__(value)
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return name, *map(form_of, value)
     if dataclasses.is_dataclass(value) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
@@ -128,8 +133,12 @@ class Arguments:
                 f"version must be a number, a str or the like, not {version!r}"
             ) from None
         names = list(self.signature.parameters)
-        if (of_instance or callable(key)) and not names:
-            raise TypeError(f"{name}() has no parameter that could be an instance, or have a key")
+        first = next(iter(self.signature.parameters.values()), None)
+        if (of_instance or callable(key)) and (first is None or first.kind in _MANY):
+            raise TypeError(
+                f"{name}{self.signature} has no first parameter that could be an instance, or have "
+                f"a key; give it one"
+            )
         if of_instance and callable(key):
             raise TypeError(
                 f"key of {name}() stands for the instance, which level='instance' needs no key "

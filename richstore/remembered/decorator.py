@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 import wrapt
 
+from richstore.documents import Document
 from richstore.remembered.arguments import KeysOf
 from richstore.remembered.memory import Memory, Options, seconds
 from richstore.remembered.places import target_of
@@ -282,7 +283,7 @@ def persisted(
         raise TypeError("pickled is for level='instance', and live for level='store'")
     is_function = level == "store" and _is_function(target)
     options = Options(
-        target=target if is_function or target is None else target_of(target),
+        target=target if is_function or target is None else _checked(target),
         takes_first=is_function and _has_parameters(target),
         key=key,
         expire=seconds(expire),
@@ -295,6 +296,12 @@ def persisted(
         pickled=pickled,
     )
     return _Decorator(options)
+
+
+def _checked(target: Any) -> Any:
+    mapping = target_of(target)
+    # another value may be assigned to a document later
+    return (lambda: target) if isinstance(target, Document) else mapping
 
 
 def _is_function(target: Any) -> bool:

@@ -73,6 +73,11 @@ class Memory:
             self.name = options.name or name_of(function)
         except AttributeError:
             raise TypeError(f"{function!r} has no name; say what it is called, name='…'") from None
+        if options.name is None and self.name.endswith("<lambda>") and options.level != "process":
+            raise TypeError(
+                f"{self.name} is a name that every lambda there has, and each would get the "
+                f"results of the others; say what it is called, name='…'"
+            )
         self.of_instance = options.level == "instance"
         self.arguments = Arguments(
             function, self.name, options.key, options.version, of_instance=self.of_instance
@@ -131,11 +136,11 @@ class Memory:
 
     async def _compute_async(self, call: Call, function: Callable[..., Awaitable[Any]]) -> Any:
         try:
-            entry = self._entry(call, await function())
+            value = await function()
         except self.options.exceptions as error:
             await self._kept_async(call, {"at": time.time(), "raised": error})
             raise
-        return await self._kept_async(call, entry)
+        return await self._kept_async(call, self._entry(call, value))
 
     async def _kept_async(self, call: Call, entry: Entry) -> Any:
         # in a transaction this thread is the one that may write
@@ -222,6 +227,9 @@ class Memory:
         """Keep an entry unless the rules say otherwise; return what it has returned."""
         if entry.get("returned", self) is None and not self.options.none:
             return None
+        if isinstance(self.options.target, StoreFile):
+            # it may have been closed while the function ran, and is opened again
+            call = Call(self._place(()), call.key)
         self._store(call, entry)
         if self.options.live:
             entry = call.place.get(call.key) or entry
