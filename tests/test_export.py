@@ -320,6 +320,34 @@ def test_the_file_appears_when_it_is_complete(store: richstore.Store, tmp_path: 
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_an_export_does_not_replace(tmp_path: Path) -> None:
+    """An open store, as the one that is exported, and what is no file stay when told to replace."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "shop.db"
+    with richstore.open(path) as store:
+        store["a"] = 1
+        with pytest.raises(OSError, match="open in this process"):
+            export(store, path, replace=True)
+        for name in ("fifo", "folder"):
+            for write in (export, richstore.Store.backup):
+                with pytest.raises(FileExistsError, match="no regular file"):
+                    write(store, tmp_path / name, replace=True)
+    with richstore.open(path) as store:
+        assert store["a"] == 1
+    assert (tmp_path / "fifo").is_fifo()
+    assert sorted(one.name for one in tmp_path.iterdir() if one.suffix != ".db-lock") == [
+        *("fifo", "folder", "shop.db"),
+    ]
+
+
+def test_names_that_are_no_unicode(store: richstore.Store) -> None:
+    """Halves of surrogate pairs come back in names of groups, keys and values."""
+    store.group("\ud800")["\udfff"] = "\ud801"
+    with there_and_back(store) as made:
+        assert made.group("\ud800").copy() == {"\udfff": "\ud801"}
+
+
 def test_one_state_is_exported(store: richstore.Store) -> None:
     """What is committed while an export goes on is not in it, nor what is not committed."""
     store.update(a=1, b=2)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from richstore.errors import EncodingError
 
-__all__ = ["plain_json", "write_object"]
+__all__ = ["json_bytes", "plain_json", "write_object"]
 
 _REMEDY = "export as JSON Lines, or write something like it with lossy=True"
 
@@ -69,14 +69,15 @@ def write_object(
     count = 0
     file.write(b"{")
     for name, value in rows:
-        file.write((b",\n" if count else b"\n") + _text(name) + b": " + _text(value))
+        file.write((b",\n" if count else b"\n") + json_bytes(name) + b": " + json_bytes(value))
         count += 1
         tell(count)
     file.write(b"\n}\n")
     return count
 
 
-def _text(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Return a value as JSON in UTF-8."""
     try:
         return json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
