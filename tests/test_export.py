@@ -420,6 +420,14 @@ WRONG = {
         HEADER + b'{"group": "g", "key": 1, "value": 1}\n',
         "line 2: its group is not a list",
     ),
+    "a long name of a group": (
+        HEADER + b'{"group": ["%s"], "key": 1, "value": 1}\n{"end": 1}\n' % (b"g" * 1000),
+        "line 2.*name of a group has 1,000",
+    ),
+    "a key of a dict twice": (
+        HEADER + b'{"key": "a", "value": {"x": 1, "x": 2}}\n',
+        "line 2: an object has the key 'x' twice",
+    ),
     "bytes": (HEADER + b"\xff\xfe\n", "line 2: it is not JSON"),
 }
 
@@ -472,6 +480,16 @@ def test_a_wrong_key(store: richstore.Store) -> None:
     with pytest.raises(richstore.KeyTypeError, match=r"line 3, \[\['list'\]\]: .*list"):
         load(lines({"key": 1, "value": 1}, {"key": ["list"], "value": 1}), store)
     assert not store
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_wrong_key_behind_the_first_transaction(store: richstore.Store) -> None:
+    """A key that is none is found before anything is changed, however far behind it is."""
+    store["before"] = 1
+    rows = [{"key": number, "value": number} for number in range(150)]
+    with pytest.raises(richstore.KeyTypeError, match="line 152"):
+        load(lines(*rows, {"key": ["list"], "value": 1}), store, replace=True)
+    assert store.copy() == {"before": 1}
 
 
 # --- whose code runs
@@ -596,17 +614,19 @@ def test_many_items_are_several_transactions(store: richstore.Store) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_an_error_behind_the_first_transaction(store: richstore.Store) -> None:
+def test_an_error_behind_the_first_transaction(tmp_path: Path) -> None:
     """An error of the store itself, which no check can foresee, says how much is stored."""
-    rows = [{"key": number, "value": 1} for number in range(100)]
-    with pytest.raises(richstore.KeyTypeError, match="line 102") as caught:
-        load(lines(*rows, {"key": [], "value": 1}), store)
-    assert caught.value.__notes__ == ["richstore: the 100 items before are in the store"]
-    assert len(store) == 100
-    store.clear()
-    with pytest.raises(richstore.KeyTypeError, match="line 102"):
-        load(lines(*rows, {"key": [], "value": 1}), store, atomic=True)
-    assert not store
+    rows: list[dict[str, Any]] = [{"key": number, "value": 1} for number in range(100)]
+    rows.append({"key": "k", "value": {"$object": "sample_classes:Bare"}})
+    with richstore.open(tmp_path / "s.db", classes="none") as store:
+        with pytest.raises(richstore.UntrustedClassError, match="line 102") as caught:
+            load(lines(*rows), store, classes="any")
+        assert caught.value.__notes__ == ["richstore: the 100 items before are in the store"]
+        assert len(store) == 100
+        store.clear()
+        with pytest.raises(richstore.UntrustedClassError, match="line 102"):
+            load(lines(*rows), store, classes="any", atomic=True)
+        assert not store
 
 
 @pytest.mark.usefixtures("small_batches")

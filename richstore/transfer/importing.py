@@ -12,7 +12,7 @@ from richstore.errors import FormatError, PlacedError
 from richstore.opening import Classes
 from richstore.transfer.exporting import HEADER
 from richstore.transfer.files import Source, format_of, readable
-from richstore.transfer.filling import Row, fill
+from richstore.transfer.filling import Row, count_all, fill
 
 __all__ = ["load"]
 
@@ -68,7 +68,7 @@ def load(
         count = None
         if not atomic and opened.file.seekable():
             start = opened.file.tell()
-            count = sum(1 for _ in read(opened))
+            count = count_all(target, read(opened))
             opened.file.seek(start)
         return fill(target, read(opened), replace=replace, count=count, tell=tell)
 
@@ -97,7 +97,9 @@ def _lines(source: Source) -> Iterator[Row]:
 
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
-        line = json.loads(text)
+        line = json.loads(text, object_pairs_hook=_without_doubles)
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: it is not JSON ({error})") from error
     if type(line) is not dict:
