@@ -708,6 +708,7 @@ def test_plain_json(store: richstore.Store, tmp_path: Path) -> None:
         ("a", [[float("inf")]], "['a'][0][0]", [[float("inf")]]),
         (7, [1], "[7]", [1]),
         ("a", {1}, "['a']", None),
+        ("a", {"1": 1, 1: 2}, "['a'][1]", None),
         (("a", 1), 1, "[('a', 1)]", None),
         ("a", sample_classes.make_cycle(), "['a']", None),
     ],

@@ -13,6 +13,7 @@ from richstore.opening import Classes
 from richstore.transfer.exporting import HEADER
 from richstore.transfer.files import Source, format_of, readable
 from richstore.transfer.filling import Row, count_all, fill
+from richstore.transfer.plain_json import without_doubles
 
 __all__ = ["load"]
 
@@ -97,7 +98,7 @@ def _lines(source: Source) -> Iterator[Row]:
 
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
-        line = json.loads(text, object_pairs_hook=_without_doubles)
+        line = json.loads(text, object_pairs_hook=without_doubles)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -145,7 +146,7 @@ def _row(line: dict[str, Any], where: str, source: Source) -> Row:
 def _object(source: Source) -> Iterator[Row]:
     """Yield the members of one object of plain JSON."""
     try:
-        found = json.loads(source.file.read(), object_pairs_hook=_without_doubles)
+        found = json.loads(source.file.read(), object_pairs_hook=without_doubles)
     except FormatError as error:
         raise FormatError(f"{source.name}: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -156,12 +157,3 @@ def _object(source: Source) -> Iterator[Row]:
         )
     for key, value in found.items():
         yield Row((), key, value, f"{source.name}, [{key!r}]")
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise FormatError(f"an object has the key {double!r} twice")
-    return made
