@@ -224,8 +224,12 @@ def _verified(engine: Engine, part: str, target: str, classes: ClassPolicy) -> R
 
 
 def publish(part: str, target: str, replace: bool) -> None:
-    """Give a complete file its name, durably."""
+    """Give a complete file its name, durably; a device, FIFO or folder is not replaced."""
     if replace:
+        if os.path.exists(target) and not os.path.isfile(target):
+            raise FileExistsError(
+                errno.EEXIST, "this is no regular file, and is not replaced", target
+            )
         os.replace(part, target)
     else:
         try:

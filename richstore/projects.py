@@ -39,6 +39,7 @@ __all__ = [
     "project_name",
     "project_place",
     "read_table",
+    "store_path",
 ]
 
 # The environment variable that names a store, whatever the project says.
@@ -208,8 +209,23 @@ def _project(file: Path, table: Any, content: dict[str, Any]) -> Project:
             f'{file}: key must be "keyring" or "environment"; the key itself is never in this file'
         )
     name = project_name(table.get("project-name") or _entry(content, "project", "name"), file)
-    store = Path(table["store"]).expanduser() if "store" in table else default_store(name)
-    return Project(name, file, file.parent / store, key)
+    store = store_path(table["store"], file) if "store" in table else default_store(name)
+    return Project(name, file, store, key)
+
+
+def store_path(text: str, file: Path) -> Path:
+    """Return the file that a configuration means by `store`.
+
+    Raises:
+        ProjectError: it can be none.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise ProjectError(f"{file}: store is {text!r}, and there is no such user") from error
+    if "\0" in text:
+        raise ProjectError(f"{file}: store is {text!r}, which cannot be the name of a file")
+    return file.parent / path
 
 
 def project_name(name: Any, file: Path) -> str:

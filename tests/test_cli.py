@@ -311,6 +311,20 @@ def test_del(run: Run) -> None:
     assert "there is no users[1].name.x" in run("del", "users[1].name.x", "ann", code=1)
 
 
+def test_keys_that_are_made_when_asked_for(run: Run) -> None:
+    """What a Counter or defaultdict would have for any key is not there, and is not made."""
+    counts = {"red": 1}
+    with richstore.open(run.path) as store:
+        store["counts"] = collections.Counter(counts)
+        store["lists"] = collections.defaultdict(list)
+    for path in ("counts.blue", "lists.x"):
+        assert f"there is no {path}" in run("get", path, code=1)
+        assert f"there is no {path}" in run("del", path, code=1)
+    assert "there is no lists.x" in run("set", "lists.x.y", "1", code=1)
+    assert run.value("counts") == counts and not run.value("lists")
+    assert run("append", "lists.x", "1") == "lists.x[0] = 1\n"
+
+
 def test_a_change_that_fails_changes_nothing(run: Run) -> None:
     """A command is a transaction: what it did before it failed is undone."""
     before = run("tree", "--depth", "9")
@@ -562,6 +576,8 @@ def test_json_of_values() -> None:
     assert json.loads(json_text("\ud800")) == "\ud800"
     with pytest.raises(click.ClickException, match="contains itself"):
         json_text(circle())
+    with pytest.raises(click.ClickException, match="two keys of a dict are the same in JSON"):
+        json_text([{1: "a", "1": "b"}])
 
 
 def test_children_are_reached_by_their_keys(run: Run) -> None:

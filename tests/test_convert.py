@@ -187,6 +187,29 @@ def test_diskcache_reads_no_other_files(tmp_path: Path, store: richstore.Store) 
     assert not store
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("filename = 'fifo'", "missing, or is no file"),
+        ("filename = 'none'", "missing, or is no file"),
+        ("filename = x'ff'", "cannot be read"),
+        ("expire_time = 'soon'", "no time to expire at"),
+        ("filename = NULL, mode = 3", "cannot be read"),
+    ],
+)
+def test_a_wrong_diskcache(tmp_path: Path, store: richstore.Store, change: str, said: str) -> None:
+    """A cache that is damaged, or made to mislead, is refused with its key; nothing waits."""
+    diskcache = pytest.importorskip("diskcache")
+    with diskcache.Cache(tmp_path / "cache") as cache:
+        cache["a"] = b"x" * 100_000
+    os.mkfifo(tmp_path / "cache" / "fifo")
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "cache.db")) as database:
+        database.execute(f"UPDATE Cache SET {change}")
+        database.commit()
+    with pytest.raises(richstore.FormatError, match=rf"\['a'\].*{said}"):
+        convert(tmp_path / "cache", store)
+
+
 # --- saved_instance, atomic_store, JSON
 
 

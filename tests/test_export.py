@@ -320,6 +320,34 @@ def test_the_file_appears_when_it_is_complete(store: richstore.Store, tmp_path: 
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_an_export_does_not_replace(tmp_path: Path) -> None:
+    """An open store, as the one that is exported, and what is no file stay when told to replace."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "shop.db"
+    with richstore.open(path) as store:
+        store["a"] = 1
+        with pytest.raises(OSError, match="open in this process"):
+            export(store, path, replace=True)
+        for name in ("fifo", "folder"):
+            for write in (export, richstore.Store.backup):
+                with pytest.raises(FileExistsError, match="no regular file"):
+                    write(store, tmp_path / name, replace=True)
+    with richstore.open(path) as store:
+        assert store["a"] == 1
+    assert (tmp_path / "fifo").is_fifo()
+    assert sorted(one.name for one in tmp_path.iterdir() if one.suffix != ".db-lock") == [
+        *("fifo", "folder", "shop.db"),
+    ]
+
+
+def test_names_that_are_no_unicode(store: richstore.Store) -> None:
+    """Halves of surrogate pairs come back in names of groups, keys and values."""
+    store.group("\ud800")["\udfff"] = "\ud801"
+    with there_and_back(store) as made:
+        assert made.group("\ud800").copy() == {"\udfff": "\ud801"}
+
+
 def test_one_state_is_exported(store: richstore.Store) -> None:
     """What is committed while an export goes on is not in it, nor what is not committed."""
     store.update(a=1, b=2)
@@ -392,6 +420,14 @@ WRONG = {
         HEADER + b'{"group": "g", "key": 1, "value": 1}\n',
         "line 2: its group is not a list",
     ),
+    "a long name of a group": (
+        HEADER + b'{"group": ["%s"], "key": 1, "value": 1}\n{"end": 1}\n' % (b"g" * 1000),
+        "line 2.*name of a group has 1,000",
+    ),
+    "a key of a dict twice": (
+        HEADER + b'{"key": "a", "value": {"x": 1, "x": 2}}\n',
+        "line 2: an object has the key 'x' twice",
+    ),
     "bytes": (HEADER + b"\xff\xfe\n", "line 2: it is not JSON"),
 }
 
@@ -444,6 +480,16 @@ def test_a_wrong_key(store: richstore.Store) -> None:
     with pytest.raises(richstore.KeyTypeError, match=r"line 3, \[\['list'\]\]: .*list"):
         load(lines({"key": 1, "value": 1}, {"key": ["list"], "value": 1}), store)
     assert not store
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_wrong_key_behind_the_first_transaction(store: richstore.Store) -> None:
+    """A key that is none is found before anything is changed, however far behind it is."""
+    store["before"] = 1
+    rows = [{"key": number, "value": number} for number in range(150)]
+    with pytest.raises(richstore.KeyTypeError, match="line 152"):
+        load(lines(*rows, {"key": ["list"], "value": 1}), store, replace=True)
+    assert store.copy() == {"before": 1}
 
 
 # --- whose code runs
@@ -568,17 +614,19 @@ def test_many_items_are_several_transactions(store: richstore.Store) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_an_error_behind_the_first_transaction(store: richstore.Store) -> None:
+def test_an_error_behind_the_first_transaction(tmp_path: Path) -> None:
     """An error of the store itself, which no check can foresee, says how much is stored."""
-    rows = [{"key": number, "value": 1} for number in range(100)]
-    with pytest.raises(richstore.KeyTypeError, match="line 102") as caught:
-        load(lines(*rows, {"key": [], "value": 1}), store)
-    assert caught.value.__notes__ == ["richstore: the 100 items before are in the store"]
-    assert len(store) == 100
-    store.clear()
-    with pytest.raises(richstore.KeyTypeError, match="line 102"):
-        load(lines(*rows, {"key": [], "value": 1}), store, atomic=True)
-    assert not store
+    rows: list[dict[str, Any]] = [{"key": number, "value": 1} for number in range(100)]
+    rows.append({"key": "k", "value": {"$object": "sample_classes:Bare"}})
+    with richstore.open(tmp_path / "s.db", classes="none") as store:
+        with pytest.raises(richstore.UntrustedClassError, match="line 102") as caught:
+            load(lines(*rows), store, classes="any")
+        assert caught.value.__notes__ == ["richstore: the 100 items before are in the store"]
+        assert len(store) == 100
+        store.clear()
+        with pytest.raises(richstore.UntrustedClassError, match="line 102"):
+            load(lines(*rows), store, classes="any", atomic=True)
+        assert not store
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -660,6 +708,7 @@ def test_plain_json(store: richstore.Store, tmp_path: Path) -> None:
         ("a", [[float("inf")]], "['a'][0][0]", [[float("inf")]]),
         (7, [1], "[7]", [1]),
         ("a", {1}, "['a']", None),
+        ("a", {"1": 1, 1: 2}, "['a'][1]", None),
         (("a", 1), 1, "[('a', 1)]", None),
         ("a", sample_classes.make_cycle(), "['a']", None),
     ],

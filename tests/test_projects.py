@@ -117,6 +117,15 @@ def test_init_keeps_pyproject_as_it_is(root: Path, before: bytes) -> None:
     assert run("get", "a") == "1\n"
 
 
+@pytest.mark.parametrize("name", ['"q\\.db', "a\tb.db", "tag\U000e0001.db"])
+def test_names_of_files(root: Path, name: str) -> None:
+    """What `init` writes leads to the store that it has made, whatever the file is called."""
+    run("init", "--project-name", "shop", "--store", name)
+    run("set", "a", "1")
+    with richstore.open(root / name, "r") as store:
+        assert store["a"] == 1
+
+
 def test_init_refuses(root: Path) -> None:
     """`init` does nothing where there is a project, a store of that name, or no possible name."""
     run("init", "--project-name", "shop")
@@ -132,6 +141,8 @@ def test_init_refuses(root: Path) -> None:
     (other / "pyproject.toml").write_text("no toml")
     assert "is no TOML" in run("init", "--project-name", "new", code=3)
     (other / "pyproject.toml").unlink()
+    there = "~no-such-user/x.db"
+    assert "no such user" in run("init", "--project-name", "new", "--store", there, code=3)
     assert os.listdir(other) == []
     run("init", "--project-name", "shop", "--existing")
 
@@ -146,6 +157,8 @@ def test_init_refuses(root: Path) -> None:
         (f"project-name = 'a'\nkey = '{KEY}'", "the key itself is never in this file"),
         ("project-name =", "is no TOML"),
         ("project-name = 7", "project-name must be a text"),
+        ("project-name = 'a'\nstore = '~no-such-user/x.db'", "there is no such user"),
+        ("project-name = 'a'\nstore = \"a\\u0000b\"", "cannot be the name of a file"),
     ],
 )
 def test_a_wrong_configuration(root: Path, content: str, said: str) -> None:

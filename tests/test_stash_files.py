@@ -684,9 +684,25 @@ def test_zip_archives_that_change(archive: Path) -> None:
         stash["new"]
 
 
+def test_zip_archives_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    """Damage that the way to compress finds, and a password, are told as other damage is."""
+    path = tmp_path / "made.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a", "hello " * 1000)
+    data = path.read_bytes()
+    # behind the name the data begins; the flags are in the header and in the list at the end
+    entry = data.index(b"PK\x01\x02")
+    for at, byte in ((31, 0xFF), (entry + 8, 1), (entry + 10, 99)):
+        broken = bytearray(data)
+        broken[at] = byte
+        path.write_bytes(broken)
+        with pytest.raises(richstore.FormatError, match=r"made\.zip cannot be read at 'a'"):
+            ZipStash(path)["a"]
+
+
 def test_damaged_zip_archives(archive: Path) -> None:
     """A file that is not what was packed is an error that names it."""
     data = archive.read_bytes()
     archive.write_bytes(data.replace("Grüße".encode(), b"1234567", 1))
-    with pytest.raises(richstore.FormatError, match=r"damaged at 'root/a\.txt'"):
+    with pytest.raises(richstore.FormatError, match=r"cannot be read at 'root/a\.txt'"):
         ZipStash(archive)["root/a.txt"]

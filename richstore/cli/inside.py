@@ -107,8 +107,10 @@ def value_at(root: Mapping[Any, Any], path: Path) -> Any:
 
 def _step(value: Any, key: Any) -> Any:
     if isinstance(value, Mapping):
-        return value[key]
-    if isinstance(value, _SETS):
+        # asked before, since `[]` of a Counter or defaultdict has something for every key
+        if key in value:
+            return value[key]
+    elif isinstance(value, _SETS):
         if key in value:
             return key
     elif isinstance(key, str):

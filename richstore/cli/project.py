@@ -27,6 +27,7 @@ from richstore.projects import (
     default_store,
     project_name,
     read_table,
+    store_path,
 )
 
 __all__ = ["init"]
@@ -106,7 +107,7 @@ def _new_project(folder: Path, name: str | None, store: str | None) -> Project:
         name = project_name(name, file)
     except ProjectError as error:
         raise click.UsageError(f"{error}; give another with --project-name") from None
-    path = default_store(name) if store is None else folder / Path(store).expanduser()
+    path = default_store(name) if store is None else store_path(store, file)
     return Project(name, file, path, None)
 
 
@@ -160,9 +161,8 @@ def _table(file: Path, entries: dict[str, str]) -> str:
 def _quoted(text: str) -> str:
     """Return a text as TOML writes it."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return (
-        '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in escaped) + '"'
-    )
+    shown = (one if one.isprintable() else f"\\U{ord(one):08x}" for one in escaped)
+    return f'"{"".join(shown)}"'
 
 
 def _append(file: Path, text: str) -> None:

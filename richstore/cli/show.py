@@ -122,7 +122,7 @@ def as_json(value: Any, before: tuple[int, ...] = ()) -> Any:
     written as in paths.
 
     Raises:
-        Failure: the value contains itself.
+        Failure: the value contains itself, or a dict has two keys that JSON writes alike.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -137,7 +137,10 @@ def as_json(value: Any, before: tuple[int, ...] = ()) -> Any:
         return [as_json(item, before) for item in value]
     if isinstance(value, Mapping) or (inside := dict(children(value))):
         pairs = value.items() if isinstance(value, Mapping) else inside.items()
-        return {_json_key(key): as_json(item, before) for key, item in pairs}
+        made = {_json_key(key): as_json(item, before) for key, item in pairs}
+        if len(made) != len(pairs):
+            raise Failure("two keys of a dict are the same in JSON, such as 1 and '1'")
+        return made
     if isinstance(value, date):
         return value.isoformat()
     return str(value) if value.__class__.__module__ != "builtins" else _simple(value)

@@ -56,7 +56,7 @@ class ZipStash(Stash[str, Any]):
         Raises:
             KeyError: there is none of that name.
             OSError: the archive cannot be read.
-            FormatError: it is no zip archive, or damaged.
+            FormatError: it is no zip archive, damaged, or has a password.
             UnicodeDecodeError: the content is not of the encoding.
         """
         if not self.exists(key):
@@ -64,9 +64,12 @@ class ZipStash(Stash[str, Any]):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 data = archive.read(self._above + key)
-        except zipfile.BadZipFile as error:
+        except (KeyError, OSError):
+            raise
+        except Exception as error:
+            # whatever each way to compress raises for what is damaged, and zipfile for passwords
             raise FormatError(
-                f"{self.path} is damaged at {self._above + key!r}: {error}"
+                f"{self.path} cannot be read at {self._above + key!r}: {error}"
             ) from error
         return data if self._encoding is None else data.decode(self._encoding)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from richstore.errors import FormatError
 from richstore.opening import Classes
-from richstore.transfer.filling import Row, fill
+from richstore.transfer.filling import Row, count_all, fill
 from richstore.transfer.sources import diskcache, saved_instance, shelves, sqlitedict, values, zodb
 from richstore.transfer.sources.base import Opened
 
@@ -103,7 +103,7 @@ def convert(
     opened = Opened(path, files, classes, decode, key)
     count = None
     if not atomic:
-        count = sum(1 for _ in _rows(kind, opened))
+        count = count_all(target, _rows(kind, opened))
         opened.notes.clear()
     stored = fill(
         target,

@@ -15,7 +15,7 @@ from richstore.nodes import plain
 from richstore.snapshot import Snapshot
 from richstore.store import Store
 from richstore.transfer.files import format_of, written
-from richstore.transfer.plain_json import plain_json, write_object
+from richstore.transfer.plain_json import json_bytes, plain_json, write_object
 
 __all__ = ["HEADER", "export"]
 
@@ -53,7 +53,8 @@ def export(
 
     Raises:
         EncodingError: a value cannot be kept exactly; `path` leads to what cannot.
-        FileExistsError: the file is there, and not to be replaced.
+        FileExistsError: the file is there, and not to be replaced, or no regular file.
+        OSError: it is a store that is open.
 
     Example:
         >>> import io, richstore, richstore.transfer
@@ -127,7 +128,7 @@ def _as_text(path: tuple[str, ...], key: Any, value: Any) -> tuple[Any, Any]:
 
 
 def _write_line(file: BinaryIO, line: dict[str, Any]) -> None:
-    file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    file.write(json_bytes(line) + b"\n")
 
 
 def _plain_rows(view: Any, lossy: bool) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from richstore.codec.policy import ClassPolicy, StrictPolicy, policy_of
 from richstore.copying import publish
+from richstore.engines.lmdb.opening import unused
 from richstore.ownership import default_policy
 
 __all__ = ["FORMATS", "Source", "format_of", "policy_for", "readable", "written"]
@@ -48,7 +49,9 @@ def written(target: str | os.PathLike[str] | BinaryIO, replace: bool) -> Iterato
             yield file
             file.flush()
             os.fsync(file.fileno())
-        publish(name, os.fspath(path), replace)
+        # a store that is in use, and may be the one that is exported, is not replaced by text
+        with unused(os.fspath(path)):
+            publish(name, os.fspath(path), replace)
     finally:
         temporary.unlink(missing_ok=True)
 

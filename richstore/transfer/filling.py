@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from richstore.errors import KeyTypeError, PlacedError, RichStoreError
+from richstore.codec.keys import encode_key
+from richstore.errors import FormatError, KeyTypeError, PlacedError, RichStoreError
 from richstore.groups import Group
 from richstore.store import Store
 
-__all__ = ["BATCH", "Row", "fill"]
+__all__ = ["BATCH", "Row", "count_all", "fill"]
 
 # How many items a transaction takes: each is in memory until the commit, with about 4 KB.
 BATCH = 10_000
@@ -23,6 +24,20 @@ class Row(NamedTuple):
     key: Any
     value: Any
     place: str
+
+
+def count_all(target: Any, rows: Iterable[Row]) -> int:
+    """Return how many items there are, each of which can be stored by its group and key."""
+    _check_target(target)
+    count = 0
+    for row in rows:
+        _group_of(target, row)
+        try:
+            encode_key(row.key)
+        except KeyTypeError as error:
+            raise KeyTypeError(f"{row.place}: {error}") from error
+        count += 1
+    return count
 
 
 def fill(
@@ -42,8 +57,7 @@ def fill(
         count: how many there are at most; None: that is not known, and all go in one transaction.
         tell: called with the number of items that are stored.
     """
-    if not isinstance(target, (Store, Group)):
-        raise TypeError(f"the target must be a store or a group, not a {type(target).__name__}")
+    _check_target(target)
     coming = iter(rows)
     batch = None if count is None else BATCH
     stored = 0
@@ -74,10 +88,7 @@ def _store(target: Any, rows: Iterator[Row], before: int, tell: Callable[[int], 
     for row in rows:
         group = groups.get(row.path)
         if group is None:
-            group = target
-            for name in row.path:
-                group = group.group(name)
-            groups[row.path] = group
+            group = groups[row.path] = _group_of(target, row)
         try:
             group[row.key] = row.value
         except PlacedError as error:
@@ -88,6 +99,20 @@ def _store(target: Any, rows: Iterator[Row], before: int, tell: Callable[[int], 
         count += 1
         tell(before + count)
     return count
+
+
+def _check_target(target: Any) -> None:
+    if not isinstance(target, (Store, Group)):
+        raise TypeError(f"the target must be a store or a group, not a {type(target).__name__}")
+
+
+def _group_of(target: Any, row: Row) -> Any:
+    try:
+        for name in row.path:
+            target = target.group(name)
+    except ValueError as error:
+        raise FormatError(f"{row.place}: {error}") from error
+    return target
 
 
 def _clear(target: Any) -> None:

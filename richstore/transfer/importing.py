@@ -12,7 +12,8 @@ from richstore.errors import FormatError, PlacedError
 from richstore.opening import Classes
 from richstore.transfer.exporting import HEADER
 from richstore.transfer.files import Source, format_of, readable
-from richstore.transfer.filling import Row, fill
+from richstore.transfer.filling import Row, count_all, fill
+from richstore.transfer.plain_json import without_doubles
 
 __all__ = ["load"]
 
@@ -68,7 +69,7 @@ def load(
         count = None
         if not atomic and opened.file.seekable():
             start = opened.file.tell()
-            count = sum(1 for _ in read(opened))
+            count = count_all(target, read(opened))
             opened.file.seek(start)
         return fill(target, read(opened), replace=replace, count=count, tell=tell)
 
@@ -97,7 +98,9 @@ def _lines(source: Source) -> Iterator[Row]:
 
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
-        line = json.loads(text)
+        line = json.loads(text, object_pairs_hook=without_doubles)
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: it is not JSON ({error})") from error
     if type(line) is not dict:
@@ -143,7 +146,7 @@ def _row(line: dict[str, Any], where: str, source: Source) -> Row:
 def _object(source: Source) -> Iterator[Row]:
     """Yield the members of one object of plain JSON."""
     try:
-        found = json.loads(source.file.read(), object_pairs_hook=_without_doubles)
+        found = json.loads(source.file.read(), object_pairs_hook=without_doubles)
     except FormatError as error:
         raise FormatError(f"{source.name}: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -154,12 +157,3 @@ def _object(source: Source) -> Iterator[Row]:
         )
     for key, value in found.items():
         yield Row((), key, value, f"{source.name}, [{key!r}]")
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise FormatError(f"an object has the key {double!r} twice")
-    return made

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
-from richstore.errors import EncodingError
+from richstore.errors import EncodingError, FormatError
 
-__all__ = ["plain_json", "write_object"]
+__all__ = ["json_bytes", "plain_json", "without_doubles", "write_object"]
 
 _REMEDY = "export as JSON Lines, or write something like it with lossy=True"
 
@@ -24,11 +24,16 @@ def plain_json(value: Any, lossy: bool) -> Any:
     try:
         if not lossy:
             _check(value)
-        json.dumps(value, allow_nan=lossy)
+        text = json.dumps(value, allow_nan=lossy)
+        if lossy:
+            # 1 and "1" are one key there
+            json.loads(text, object_pairs_hook=without_doubles)
     except RecursionError:
         raise EncodingError("it is nested too deep for JSON, or holds itself") from None
     except EncodingError:
         raise
+    except FormatError as error:
+        raise EncodingError(f"as JSON {error}; export as JSON Lines") from None
     except (TypeError, ValueError) as error:
         raise EncodingError(f"JSON cannot hold it ({error}); export as JSON Lines") from error
     return value
@@ -69,16 +74,31 @@ def write_object(
     count = 0
     file.write(b"{")
     for name, value in rows:
-        file.write((b",\n" if count else b"\n") + _text(name) + b": " + _text(value))
+        file.write((b",\n" if count else b"\n") + json_bytes(name) + b": " + json_bytes(value))
         count += 1
         tell(count)
     file.write(b"\n}\n")
     return count
 
 
-def _text(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Return a value as JSON in UTF-8."""
     try:
         return json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         # half a surrogate pair, which only an escape can hold
         return json.dumps(value).encode()
+
+
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of an object of JSON: what `json.loads` takes as `object_pairs_hook`.
+
+    Raises:
+        FormatError: a key is there twice.
+    """
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise FormatError(f"an object has the key {double!r} twice")
+    return made

@@ -48,6 +48,8 @@ def rows(opened: Opened) -> Iterator[Row]:
             is_json = all(raw and _is_json(key) for key, raw in keys)
             query = "SELECT key, raw, expire_time, tag, mode, filename, value FROM Cache"
             for key, raw, expires, tag, *stored in database.execute(f"{query} ORDER BY rowid"):
+                if not isinstance(expires, (int, float, type(None))):
+                    raise FormatError(f"{path}, [{key!r}]: {expires!r} is no time to expire at")
                 if expires is not None and expires < time.time():
                     opened.note("items left out, since they had expired")
                     continue
@@ -66,15 +68,18 @@ def _row(opened: Opened, directory: Path, key: Any, stored: list[Any]) -> Row:
     place = f"{directory}, [{key!r}]"
     policy = opened.policy
     if name is not None:
-        path = directory / name
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise FormatError(f"{place}: its file {name} is not in the directory of the cache")
         with said(place):
+            path = directory / name
+            if not path.resolve().is_relative_to(directory.resolve()):
+                raise FormatError(f"its file {name} is not in the directory of the cache")
+            # a FIFO would wait for its other end
+            if not path.is_file():
+                raise FormatError(f"its file {name} is missing, or is no file")
             value = path.read_bytes()
-        policy = opened.policy_of(path)
+            policy = opened.policy_of(path)
     if mode == _TEXT:
         with said(place):
-            value = value.decode()
+            value = bytes.decode(value)
     elif mode == _PICKLE:
         value = opened.unpickled(value, place, policy=policy)
     elif mode not in (_RAW, _BINARY):
