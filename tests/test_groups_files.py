@@ -184,9 +184,9 @@ def entries(stored: bytes, path: Path, first: bytes) -> dict[bytes, bytes]:
 
 
 def faults(cells: dict[bytes, bytes]) -> Iterator[tuple[bytes, dict[bytes, bytes | None]]]:
-    """Yield damages of the cells of groups: each bit, each missing or under another's name."""
+    """Yield damages of cells of groups: in some bits, cut, empty, under the name of another."""
     for name, value in cells.items():
-        for bit in range(0, 8 * len(value), 7):
+        for bit in range(0, 8 * len(value), 13):
             other = bytearray(value)
             other[bit // 8] ^= 1 << bit % 8
             yield name, {name: bytes(other)}
