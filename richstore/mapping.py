@@ -264,10 +264,10 @@ class _View:
 class Keys(_View, KeysView[K]):
     """A live view of keys."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[K]:
         return (key for key, _, _ in self._rows_in_order())
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[K]:
         return (key for key, _, _ in self._rows_in_order(reverse=True))
 
     def __contains__(self, key: object) -> bool:
@@ -277,11 +277,11 @@ class Keys(_View, KeysView[K]):
 class Values(_View, ValuesView[V]):
     """A live view of values."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[V]:
         value = self._mapping._value
         return (value(name, stored) for _, name, stored in self._rows_in_order())
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[V]:
         value = self._mapping._value
         return (value(name, stored) for _, name, stored in self._rows_in_order(reverse=True))
 
@@ -292,11 +292,11 @@ class Values(_View, ValuesView[V]):
 class Items(_View, ItemsView[K, V]):
     """A live view of items."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[tuple[K, V]]:
         value = self._mapping._value
         return ((key, value(name, stored)) for key, name, stored in self._rows_in_order())
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[tuple[K, V]]:
         value = self._mapping._value
         rows = self._rows_in_order(reverse=True)
         return ((key, value(name, stored)) for key, name, stored in rows)

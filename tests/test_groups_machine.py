@@ -197,5 +197,5 @@ def quick(machine: type[GroupsMachine], examples: int) -> Any:
     return pytest.mark.timeout(0)(test)
 
 
-TestGroupsMachine = quick(GroupsMachine, 15)
-TestTinyGroupsMachine = quick(TinyGroupsMachine, 8)
+TestGroupsMachine = quick(GroupsMachine, 12)
+TestTinyGroupsMachine = quick(TinyGroupsMachine, 6)

@@ -161,7 +161,7 @@ while True:
 def test_killed_in_a_clear(path: str, request: pytest.FixtureRequest) -> None:
     """After a process was killed while it cleared a group, all of the values are there, or none."""
     dice = random.Random(87)
-    for _ in range(100 if request.config.getoption("--long") else 5):
+    for _ in range(100 if request.config.getoption("--long") else 3):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, env=child_environment()
         )
