@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -11,12 +12,15 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
 from conftest import child_environment, run_python
+from test_interruptions import Interrupt
 
 import richstore
+from richstore.remembered import claims
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -366,7 +370,59 @@ def test_an_interrupt(tmp_path: Path) -> None:
         assert work() == "done"
 
 
+class _Interrupt(Interrupt):
+    """Counts the bytecodes of remembered functions alone."""
+
+    def _count(self, code: CodeType, offset: int) -> None:
+        if f"{os.sep}remembered{os.sep}" in code.co_filename:
+            super()._count(code, offset)
+
+
+@pytest.mark.parametrize("level", ["store", "process"])
+def test_an_interrupt_anywhere(tmp_path: Path, level: str) -> None:
+    """Wherever Ctrl-C comes, even while its traceback is held nobody has to wait for that call."""
+    with richstore.open(tmp_path / "r.db", synchronous="off") as store:
+        target = store if level == "store" else None
+        work = richstore.persisted(target, level=level, name="work")(len)
+        held: list[KeyboardInterrupt] = []
+        for number in range(1, 10_000, 3):
+            interrupt = _Interrupt(number)
+            try:
+                interrupt.run(lambda: work(f"{number:05}"))  # noqa: B023 - it is called at once
+            except KeyboardInterrupt as error:
+                held.append(error)
+            assert not any(file.users for file in claims._files.values())
+            assert work(f"{number:05}") == 5
+            if interrupt.left > 0:
+                break
+        assert len(held) > 60
+
+
 # --- asynchronous functions ---
+
+
+def test_a_task_that_is_thrown_away(remember: Any) -> None:
+    """A task whose loop is gone keeps nobody waiting, and raises nothing."""
+
+    async def stuck() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await entered.wait()
+        # as the garbage collector does, in a context of its own
+        contextvars.Context().run(task.get_coro().close)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        again = asyncio.create_task(work())
+        entered.clear()
+        await entered.wait()
+        again.cancel()
+
+    entered = asyncio.Event()
+    work = remember(stuck)
+    asyncio.run(main())
 
 
 def test_tasks_compute_once(remember: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from richstore.errors import EncodingError
 from richstore.groups import Group
 from richstore.remembered.arguments import Arguments, KeysOf, name_of
-from richstore.remembered.claims import claimed, claimed_async
+from richstore.remembered.claims import Claim
 from richstore.remembered.instances import results_of
 from richstore.remembered.places import (
     Entry,
@@ -95,11 +95,18 @@ class Memory:
         if call.place.is_busy():
             # others may need this transaction to end before they can
             return self._compute(call, function)
-        with claimed(call.place.claims, self._text(call.key)):
+        claim = Claim(call.place.claims, self._text(call.key))
+        try:
+            claim.wait()
             entry = self._kept(call)
-            if entry is not None:
-                return _answer(entry)
-            return self._compute(call, function)
+            return self._compute(call, function) if entry is None else _answer(entry)
+        finally:
+            try:
+                claim.end()
+            except BaseException:
+                # an interrupt: nobody else would end it, and all others would wait for ever
+                claim.end()
+                raise
 
     def _compute(self, call: Call, function: Callable[..., Any]) -> Any:
         try:
@@ -123,11 +130,13 @@ class Memory:
         entry = await self._looked_up(call)
         if entry is not None:
             return _answer(entry)
-        async with claimed_async(call.place.claims, self._text(call.key)):
+        claim = Claim(call.place.claims, self._text(call.key))
+        try:
+            await claim.wait_async()
             entry = await self._looked_up(call)
-            if entry is not None:
-                return _answer(entry)
-            return await self._compute_async(call, function)
+            return await self._compute_async(call, function) if entry is None else _answer(entry)
+        finally:
+            claim.end()
 
     async def _looked_up(self, call: Call) -> Entry | None:
         if not call.place.waits:
