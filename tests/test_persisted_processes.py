@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -528,7 +529,7 @@ def test_asynchronous_methods_and_failures(remember: Any) -> None:
 
 
 def test_the_loop_goes_on(tmp_path: Path) -> None:
-    """While another thread holds the writer's lock and a result waits for it, the loop runs."""
+    """While a result waits for the writer's lock, the loop and its threads are free."""
     path = tmp_path / "r.db"
 
     async def compute() -> str:
@@ -546,12 +547,13 @@ def test_the_loop_goes_on(tmp_path: Path) -> None:
         async def main() -> str:
             thread = threading.Thread(target=hold)
             thread.start()
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
             await asyncio.to_thread(locked.wait, 60)
             task = asyncio.create_task(work())
             for _ in range(200):
                 await asyncio.sleep(0.001)
             assert not task.done()
-            go_on.set()
+            await asyncio.to_thread(go_on.set)
             answer = await task
             thread.join()
             return answer

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextvars
+import functools
 import inspect
+import os
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +36,17 @@ __all__ = ["Memory", "Options"]
 
 Positional = tuple[Any, ...]
 Named = dict[str, Any]
+
+
+# Results that are kept at the same time.
+_KEEPERS = 8
+
+
+# By the process: the threads that keep results of asynchronous functions, while there are any to
+# be kept. Those of the loop must not wait here for a transaction whose task may need one of them.
+_keepers: weakref.WeakValueDictionary[int, concurrent.futures.Executor] = (
+    weakref.WeakValueDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +171,15 @@ class Memory:
         # in a transaction this thread is the one that may write
         if not call.place.waits or call.place.is_busy():
             return self._keep(call, entry)
-        return await asyncio.to_thread(self._keep, call, entry)
+        keep = functools.partial(contextvars.copy_context().run, self._keep, call, entry)
+        made = concurrent.futures.ThreadPoolExecutor(_KEEPERS, "richstore results")
+        keepers = _keepers.setdefault(os.getpid(), made)
+        del made
+        try:
+            return await asyncio.get_running_loop().run_in_executor(keepers, keep)
+        finally:
+            # the last one lets the threads end, though the traceback of an error is held
+            del keepers
 
     # --- what is done with results ---
 
