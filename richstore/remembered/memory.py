@@ -199,7 +199,8 @@ class Memory:
 
     def is_set(self, positional: Positional, named: Named) -> bool:
         """Tell whether something is kept for a call."""
-        return self._kept(self._locate(positional, named)) is not None
+        # without a copy of it
+        return self._kept(self._locate(positional, named, live=True)) is not None
 
     def close(self) -> None:
         """Close the store that was opened for a path."""
@@ -208,14 +209,14 @@ class Memory:
 
     # --- one call ---
 
-    def _locate(self, positional: Positional, named: Named) -> Call:
+    def _locate(self, positional: Positional, named: Named, *, live: bool = False) -> Call:
         key = self.arguments.key_of(positional, named)
         first = positional[:1] or tuple(
             named[name] for name in (self.arguments.first,) if name in named
         )
-        return Call(self._place(first), key)
+        return Call(self._place(first, live=live), key)
 
-    def _place(self, first: Positional) -> Place:
+    def _place(self, first: Positional, *, live: bool = False) -> Place:
         options = self.options
         if options.level == "process":
             return MemoryPlace(self.entries)
@@ -235,8 +236,8 @@ class Memory:
         if isinstance(target, StoreFile):
             target = target.store()
         if isinstance(target, (Store, Group)):
-            return GroupPlace(target, self.name, live=options.live)
-        return MappingPlace(target, self.name, live=options.live)
+            return GroupPlace(target, self.name, live=live or options.live)
+        return MappingPlace(target, self.name, live=live or options.live)
 
     def _text(self, key: Key) -> str:
         return f"{self.name}{key!r}"
