@@ -398,6 +398,19 @@ def test_a_persistable_instance_of_a_store(box: Any) -> None:
     assert not live.made.is_set(3)
 
 
+def test_a_stored_instance_needs_its_own_class_alone(path: str) -> None:
+    """An instance is read with its class alone, though it had results in memory when stored."""
+    one, project = Base("a"), Project("memory:")
+    one.mine()
+    project.carried(2)
+    with richstore.open(path) as store:
+        store.update(one=one, project=project)
+    with richstore.open(path, classes=[Base, Project]) as store:
+        assert store["one"].name == "a" and not store["one"].mine.is_set()
+        again = richstore.plain(store["project"])
+        assert again.carried.is_set(2) and again.path == "memory:"
+
+
 # --- Persistable ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -10,13 +11,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
 from conftest import child_environment, run_python
+from test_interruptions import Interrupt
 
 import richstore
+from richstore.remembered import claims
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -385,7 +390,59 @@ def test_an_interrupt(tmp_path: Path) -> None:
         assert work() == "done"
 
 
+class _Interrupt(Interrupt):
+    """Counts the bytecodes of remembered functions alone."""
+
+    def _count(self, code: CodeType, offset: int) -> None:
+        if f"{os.sep}remembered{os.sep}" in code.co_filename:
+            super()._count(code, offset)
+
+
+@pytest.mark.parametrize("level", ["store", "process"])
+def test_an_interrupt_anywhere(tmp_path: Path, level: str) -> None:
+    """Wherever Ctrl-C comes, even while its traceback is held nobody has to wait for that call."""
+    with richstore.open(tmp_path / "r.db", synchronous="off") as store:
+        target = store if level == "store" else None
+        work = richstore.persisted(target, level=level, name="work")(len)
+        held: list[KeyboardInterrupt] = []
+        for number in range(1, 10_000, 3):
+            interrupt = _Interrupt(number)
+            try:
+                interrupt.run(lambda: work(f"{number:05}"))  # noqa: B023 - it is called at once
+            except KeyboardInterrupt as error:
+                held.append(error)
+            assert not any(file.users for file in claims._files.values())
+            assert work(f"{number:05}") == 5
+            if interrupt.left > 0:
+                break
+        assert len(held) > 60
+
+
 # --- asynchronous functions ---
+
+
+def test_a_task_that_is_thrown_away(remember: Any) -> None:
+    """A task whose loop is gone keeps nobody waiting, and raises nothing."""
+
+    async def stuck() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await entered.wait()
+        # as the garbage collector does, in a context of its own
+        contextvars.Context().run(task.get_coro().close)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        again = asyncio.create_task(work())
+        entered.clear()
+        await entered.wait()
+        again.cancel()
+
+    entered = asyncio.Event()
+    work = remember(stuck)
+    asyncio.run(main())
 
 
 def test_tasks_compute_once(remember: Any) -> None:
@@ -491,7 +548,7 @@ def test_asynchronous_methods_and_failures(remember: Any) -> None:
 
 
 def test_the_loop_goes_on(tmp_path: Path) -> None:
-    """While another thread holds the writer's lock and a result waits for it, the loop runs."""
+    """While a result waits for the writer's lock, the loop and its threads are free."""
     path = tmp_path / "r.db"
 
     async def compute() -> str:
@@ -509,12 +566,13 @@ def test_the_loop_goes_on(tmp_path: Path) -> None:
         async def main() -> str:
             thread = threading.Thread(target=hold)
             thread.start()
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
             await asyncio.to_thread(locked.wait, 60)
             task = asyncio.create_task(work())
             for _ in range(200):
                 await asyncio.sleep(0.001)
             assert not task.done()
-            go_on.set()
+            await asyncio.to_thread(go_on.set)
             answer = await task
             thread.join()
             return answer

@@ -18,12 +18,12 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, Token
 
-__all__ = ["Where", "claimed", "claimed_async"]
+__all__ = ["Claim", "Where"]
 
 # The path of the file of claims, or a number for what belongs to this process alone; and of a group
 # its path in the store.
@@ -84,13 +84,32 @@ class Claim:
         # what a file may be long
         self.byte = int.from_bytes(digest, "big") >> 2
         self.file: _ClaimFile | None = None
+        self._token: Token[tuple[Claim, ...]] | None = None
 
-    def take(self) -> Claim | None:
-        """Take it in this process, or return the one that is in the way.
+    def wait(self) -> None:
+        """Wait for everybody who computes the result, then keep all others out until `end()`.
 
         Raises:
             RecursionError: the caller is computing that result itself.
         """
+        while (other := self._take()) is not None:
+            other.ended.result()
+        pauses = _pauses()
+        while not self._lock_file():
+            time.sleep(next(pauses))
+        self._token = _computing.set((*_computing.get(), self))
+
+    async def wait_async(self) -> None:
+        """Do the same for a task, without blocking its event loop."""
+        while (other := self._take()) is not None:
+            await asyncio.wrap_future(other.ended)
+        pauses = _pauses()
+        while not self._lock_file():
+            await asyncio.sleep(next(pauses))
+        self._token = _computing.set((*_computing.get(), self))
+
+    def _take(self) -> Claim | None:
+        """Take it in this process, or return the one that is in the way."""
         with _lock:
             other = _claims.setdefault((self.where, self.name), self)
         if other is self:
@@ -99,15 +118,14 @@ class Claim:
             raise RecursionError(f"computing {self.name} needs its result")
         return other
 
-    def lock(self) -> bool:
+    def _lock_file(self) -> bool:
         """Try to keep other processes out; return whether it is done."""
         if not isinstance(self.path, str):
             return True
         with _lock:
             if self.file is None:
-                file = _files.setdefault(self.path, _ClaimFile(self.path))
-                file.users.add(self)
-                self.file = file
+                self.file = _files.setdefault(self.path, _ClaimFile(self.path))
+                self.file.users.add(self)
             if self.file.fd < 0:
                 self.file.open()
             try:
@@ -117,20 +135,28 @@ class Claim:
         return True
 
     def end(self) -> None:
-        """Give back what was taken of it; who waits for it goes on."""
+        """Give back what was taken of it, if anything; who waits for it goes on.
+
+        When Ctrl-C comes while it runs, it can be called again and does the rest.
+        """
         with _lock:
             file = self.file
             if file is not None and self in file.users:
-                file.users.discard(self)
-                if not file.users:
-                    _files.pop(file.path, None)
+                if len(file.users) == 1:
                     file.close()
+                    _files.pop(file.path, None)
                 elif file.fd >= 0:
                     fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self.byte)
+                file.users.discard(self)
             if _claims.get((self.where, self.name)) is self:
                 del _claims[self.where, self.name]
         if not self.ended.done():
             self.ended.set_result(None)
+        token, self._token = self._token, None
+        if token is not None:
+            with suppress(ValueError):
+                # a task that was thrown away is closed in the context of somebody else
+                _computing.reset(token)
 
 
 def _pauses() -> Iterator[float]:
@@ -138,52 +164,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-@contextmanager
-def claimed(where: Where, name: str) -> Iterator[None]:
-    """Wait for everybody who computes a result, then keep all others out.
-
-    Args:
-        where: the results are, the same in all processes if there is a file.
-        name: of the result, the same in all processes.
-
-    Raises:
-        RecursionError: the caller is computing that result itself.
-    """
-    claim = Claim(where, name)
-    token = None
-    try:
-        while (other := claim.take()) is not None:
-            other.ended.result()
-        pauses = _pauses()
-        while not claim.lock():
-            time.sleep(next(pauses))
-        token = _computing.set((*_computing.get(), claim))
-        yield
-    finally:
-        claim.end()
-        if token is not None:
-            _computing.reset(token)
-
-
-@asynccontextmanager
-async def claimed_async(where: Where, name: str) -> AsyncIterator[None]:
-    """Do the same for a task, without blocking its event loop."""
-    claim = Claim(where, name)
-    token = None
-    try:
-        while (other := claim.take()) is not None:
-            await asyncio.wrap_future(other.ended)
-        pauses = _pauses()
-        while not claim.lock():
-            await asyncio.sleep(next(pauses))
-        token = _computing.set((*_computing.get(), claim))
-        yield
-    finally:
-        claim.end()
-        if token is not None:
-            _computing.reset(token)
 
 
 def _forked() -> None:

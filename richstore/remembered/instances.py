@@ -9,6 +9,7 @@ what is to be pickled.
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -29,14 +30,18 @@ _beside: dict[int, tuple[weakref.ref[Any], Results]] = {}
 
 
 class Results:
-    """The results of an instance, by the name of the function."""
+    """The results of an instance, by the name of the function.
 
-    def __init__(self, entries: dict[str, dict[Key, Entry]] | None = None) -> None:
-        self.entries = entries or {}
+    Args:
+        owner: the instance.
+        entries: those of its pickle, which become part of this.
+    """
+
+    def __init__(self, owner: Any, entries: dict[str, dict[Key, Entry]] | None = None) -> None:
+        self.owner = weakref.ref(owner)
+        self.entries: dict[str, dict[Key, Entry]] = {} if entries is None else entries
         # the functions whose results are pickled with the instance
         self.pickled: set[str] = set(self.entries)
-        # of whom; None: of the first one that asks, as it has just been read
-        self.owner: weakref.ref[Any] | None = None
 
     def of(self, name: str, *, pickled: bool) -> dict[Key, Entry]:
         """Return the results of one function."""
@@ -50,7 +55,8 @@ class Results:
         return {name: calls for name, calls in kept.items() if calls}
 
     def __reduce__(self) -> Any:
-        return Results, (self.lasting(),)
+        # a standard value, for who reads the instance with its own class alone
+        return OrderedDict, (), None, None, iter(self.lasting().items())
 
 
 def results_of(instance: Any) -> Results:
@@ -66,13 +72,13 @@ def results_of(instance: Any) -> Results:
             return _results_beside(instance)
         found = own.get(_NAME)
         if found is None:
-            found = own.setdefault(_NAME, Results())
-        if found.owner is None:
-            found.owner = weakref.ref(instance)
+            found = own.setdefault(_NAME, Results(instance))
+        elif not isinstance(found, Results):
+            # it has just been read; should two threads be here, they share what is in it
+            found = own[_NAME] = Results(instance, found)
         elif found.owner() is not instance:
             # copy.copy has taken along those of another one
-            found = own[_NAME] = Results()
-            found.owner = weakref.ref(instance)
+            found = own[_NAME] = Results(instance)
     except TypeError:
         raise TypeError(
             f"level='instance' keeps results with the instance, and a {kind.__qualname__} has no "
@@ -89,7 +95,7 @@ def _results_beside(instance: Any) -> Results:
         _forget(_beside, number, known[0])
     # given the table, since when Python ends the names of this module are gone first
     reference = weakref.ref(instance, partial(_forget, _beside, number))
-    return _beside.setdefault(number, (reference, Results()))[1]
+    return _beside.setdefault(number, (reference, Results(instance)))[1]
 
 
 def _forget(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextvars
+import functools
 import inspect
+import os
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +18,7 @@ from typing import Any
 from richstore.errors import EncodingError
 from richstore.groups import Group
 from richstore.remembered.arguments import Arguments, KeysOf, name_of
-from richstore.remembered.claims import claimed, claimed_async
+from richstore.remembered.claims import Claim
 from richstore.remembered.instances import results_of
 from richstore.remembered.places import (
     Entry,
@@ -31,6 +36,17 @@ __all__ = ["Memory", "Options"]
 
 Positional = tuple[Any, ...]
 Named = dict[str, Any]
+
+
+# Results that are kept at the same time.
+_KEEPERS = 8
+
+
+# By the process: the threads that keep results of asynchronous functions, while there are any to
+# be kept. Those of the loop must not wait here for a transaction whose task may need one of them.
+_keepers: weakref.WeakValueDictionary[int, concurrent.futures.Executor] = (
+    weakref.WeakValueDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -95,11 +111,18 @@ class Memory:
         if call.place.is_busy():
             # others may need this transaction to end before they can
             return self._compute(call, function)
-        with claimed(call.place.claims, self._text(call.key)):
+        claim = Claim(call.place.claims, self._text(call.key))
+        try:
+            claim.wait()
             entry = self._kept(call)
-            if entry is not None:
-                return _answer(entry)
-            return self._compute(call, function)
+            return self._compute(call, function) if entry is None else _answer(entry)
+        finally:
+            try:
+                claim.end()
+            except BaseException:
+                # an interrupt: nobody else would end it, and all others would wait for ever
+                claim.end()
+                raise
 
     def _compute(self, call: Call, function: Callable[..., Any]) -> Any:
         try:
@@ -123,11 +146,13 @@ class Memory:
         entry = await self._looked_up(call)
         if entry is not None:
             return _answer(entry)
-        async with claimed_async(call.place.claims, self._text(call.key)):
+        claim = Claim(call.place.claims, self._text(call.key))
+        try:
+            await claim.wait_async()
             entry = await self._looked_up(call)
-            if entry is not None:
-                return _answer(entry)
-            return await self._compute_async(call, function)
+            return await self._compute_async(call, function) if entry is None else _answer(entry)
+        finally:
+            claim.end()
 
     async def _looked_up(self, call: Call) -> Entry | None:
         if not call.place.waits:
@@ -146,7 +171,15 @@ class Memory:
         # in a transaction this thread is the one that may write
         if not call.place.waits or call.place.is_busy():
             return self._keep(call, entry)
-        return await asyncio.to_thread(self._keep, call, entry)
+        keep = functools.partial(contextvars.copy_context().run, self._keep, call, entry)
+        made = concurrent.futures.ThreadPoolExecutor(_KEEPERS, "richstore results")
+        keepers = _keepers.setdefault(os.getpid(), made)
+        del made
+        try:
+            return await asyncio.get_running_loop().run_in_executor(keepers, keep)
+        finally:
+            # the last one lets the threads end, though the traceback of an error is held
+            del keepers
 
     # --- what is done with results ---
 
@@ -166,7 +199,8 @@ class Memory:
 
     def is_set(self, positional: Positional, named: Named) -> bool:
         """Tell whether something is kept for a call."""
-        return self._kept(self._locate(positional, named)) is not None
+        # without a copy of it
+        return self._kept(self._locate(positional, named, live=True)) is not None
 
     def close(self) -> None:
         """Close the store that was opened for a path."""
@@ -175,14 +209,14 @@ class Memory:
 
     # --- one call ---
 
-    def _locate(self, positional: Positional, named: Named) -> Call:
+    def _locate(self, positional: Positional, named: Named, *, live: bool = False) -> Call:
         key = self.arguments.key_of(positional, named)
         first = positional[:1] or tuple(
             named[name] for name in (self.arguments.first,) if name in named
         )
-        return Call(self._place(first), key)
+        return Call(self._place(first, live=live), key)
 
-    def _place(self, first: Positional) -> Place:
+    def _place(self, first: Positional, *, live: bool = False) -> Place:
         options = self.options
         if options.level == "process":
             return MemoryPlace(self.entries)
@@ -202,8 +236,8 @@ class Memory:
         if isinstance(target, StoreFile):
             target = target.store()
         if isinstance(target, (Store, Group)):
-            return GroupPlace(target, self.name, live=options.live)
-        return MappingPlace(target, self.name, live=options.live)
+            return GroupPlace(target, self.name, live=live or options.live)
+        return MappingPlace(target, self.name, live=live or options.live)
 
     def _text(self, key: Key) -> str:
         return f"{self.name}{key!r}"
