@@ -286,6 +286,13 @@ def test_set_makes_a_store(run: Run, tmp_path: Path) -> None:
     assert run.value("a") == 1
 
 
+def test_a_store_in_memory_is_refused(run: Run) -> None:
+    """What a command would set in memory alone is not said to be set."""
+    run.path = "memory:"
+    for words in (("set", "a", "1"), ("get", "a"), ("shell",)):
+        assert "keeps nothing" in run(*words, code=3)
+
+
 def test_append(run: Run) -> None:
     """`append` extends lists and sets, and makes a list where there is nothing."""
     assert run("append", "users", '{"name": "carl"}') == "users[2] = {'name': 'carl'}\n"
@@ -574,6 +581,9 @@ def test_json_of_values() -> None:
         "3": None,
     }
     assert json.loads(json_text("\ud800")) == "\ud800"
+    # more than a float holds, and more digits than Python writes
+    assert json.loads(json_text([10**400, 16**5000])) == [10**400, "0x1" + "0" * 5000]
+    assert text(16**5000) == "0x1" + "0" * 5000
     with pytest.raises(click.ClickException, match="contains itself"):
         json_text(circle())
     with pytest.raises(click.ClickException, match="two keys of a dict are the same in JSON"):

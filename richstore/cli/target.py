@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 import richstore
-from richstore.cli.failures import Absent
+from richstore.cli.failures import Absent, Failure
 from richstore.passphrase import Passphrase
 from richstore.projects import Place, project_place
 
@@ -51,7 +51,13 @@ class Target:
         return self.place.key()
 
     def open(self, flag: str, **options: Any) -> richstore.Store:
-        """Open the store."""
+        """Open the store.
+
+        Raises:
+            Failure: it would be gone when the command ends.
+        """
+        if self.place.path == "memory:":
+            raise Failure("memory: keeps nothing when the command has ended; name a file")
         self.place.prepare(flag)
         options = {"classes": self.classes, **options}
         return richstore.open(self.place.path, flag, key=self.key(), **options)
