@@ -281,6 +281,11 @@ def test_set_makes_a_store(run: Run, tmp_path: Path) -> None:
     run.path = str(tmp_path / "new.db")
     assert "No such file" in run("get", "a", code=3)
     assert "No such file" in run("del", "a", code=3)
+    assert "No such file" in run("set", "a.b", "1", code=3)
+    assert "No such file" in run("append", "a[0]", "1", code=3)
+    assert "No such file: 'missing'" in run("import", "missing", code=3).replace(
+        " or directory", ""
+    )
     assert not Path(run.path).exists()
     run("set", "a", "1")
     assert run.value("a") == 1
