@@ -447,6 +447,8 @@ def test_compact_migrate(run: Run) -> None:
     assert ": 0 records removed" in run("compact")
     assert "0 records rewritten" in run("migrate", "--import", "json", "--import", "sample_classes")
     assert "cannot be imported" in run("migrate", "--import", "no.such.module", code=2)
+    for name in ("", ".x", "a b"):
+        assert "no name of a module" in run("migrate", "--import", name, code=2)
 
 
 def test_rekey(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
