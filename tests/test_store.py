@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import sys
 import stat
+import sys
 import uuid
 from collections.abc import ItemsView, KeysView, MutableMapping, ValuesView
 from pathlib import Path
