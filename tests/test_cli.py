@@ -281,9 +281,21 @@ def test_set_makes_a_store(run: Run, tmp_path: Path) -> None:
     run.path = str(tmp_path / "new.db")
     assert "No such file" in run("get", "a", code=3)
     assert "No such file" in run("del", "a", code=3)
+    assert "No such file" in run("set", "a.b", "1", code=3)
+    assert "No such file" in run("append", "a[0]", "1", code=3)
+    assert "No such file: 'missing'" in run("import", "missing", code=3).replace(
+        " or directory", ""
+    )
     assert not Path(run.path).exists()
     run("set", "a", "1")
     assert run.value("a") == 1
+
+
+def test_a_store_in_memory_is_refused(run: Run) -> None:
+    """What a command would set in memory alone is not said to be set."""
+    run.path = "memory:"
+    for words in (("set", "a", "1"), ("get", "a"), ("shell",)):
+        assert "keeps nothing" in run(*words, code=3)
 
 
 def test_append(run: Run) -> None:
@@ -435,6 +447,8 @@ def test_compact_migrate(run: Run) -> None:
     assert ": 0 records removed" in run("compact")
     assert "0 records rewritten" in run("migrate", "--import", "json", "--import", "sample_classes")
     assert "cannot be imported" in run("migrate", "--import", "no.such.module", code=2)
+    for name in ("", ".x", "a b"):
+        assert "no name of a module" in run("migrate", "--import", name, code=2)
 
 
 def test_rekey(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,6 +588,9 @@ def test_json_of_values() -> None:
         "3": None,
     }
     assert json.loads(json_text("\ud800")) == "\ud800"
+    # more than a float holds, and more digits than Python writes
+    assert json.loads(json_text([10**400, 16**5000])) == [10**400, "0x1" + "0" * 5000]
+    assert text(16**5000) == "0x1" + "0" * 5000
     with pytest.raises(click.ClickException, match="contains itself"):
         json_text(circle())
     with pytest.raises(click.ClickException, match="two keys of a dict are the same in JSON"):

@@ -26,7 +26,11 @@ ATOMS = (
     | st.datetimes().map(lambda moment: moment.replace(fold=0))
     | st.uuids()
 )
-KEYS = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
+KEYS = st.recursive(
+    ATOMS | st.decimals(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=1),
+    max_leaves=4,
+)
 
 
 @given(st.lists(KEYS, min_size=1, max_size=5).map(tuple))

@@ -171,6 +171,27 @@ def test_a_wrong_configuration(root: Path, content: str, said: str) -> None:
     assert said in run("ls", code=3)
 
 
+def test_every_command_finds_the_store(root: Path) -> None:
+    """In the folder of a project no command needs to be told which store is meant."""
+    run("init", "--project-name", "shop", "--store", "shop.db")
+    run("set", "a", "1")
+    assert run("append", "b", "2") == "b[0] = 2\n"
+    for words in ("get a", "ls", "tree", "find a", "stats", "check", "compact", "migrate"):
+        run(*words.split())
+    run("export", "out.jsonl")
+    run("del", "a")
+    assert "2 items" in run("import", "out.jsonl")
+    assert run("get", "a") == "1\n"
+    Path("old.json").write_text('{"c": 3}')
+    run("convert", "old.json")
+    run("backup", "copy.db")
+    run("salvage", "new.db")
+    assert run("ls") == run("ls", "-s", "copy.db") == run("ls", "-s", "new.db") == "a\nb\nc\n"
+    os.rename("shop.db", "away.db")
+    run("restore", "copy.db")
+    assert run("ls") == "a\nb\nc\n"
+
+
 def test_the_nearest_project_is_meant(root: Path) -> None:
     """The search goes up to the first folder with a configuration; a plain pyproject is none."""
     (root / "pyproject.toml").write_text('[project]\nname = "outer"\n[tool.richstore]\n')

@@ -636,6 +636,24 @@ def test_a_shelf_in_a_block(shelf: str) -> None:
     assert dict(stash) == {**PEOPLE, "new": 1}
 
 
+# --- other processes ---
+
+
+def test_stashes_on_files_are_pickled(tmp_path: Path) -> None:
+    """They can be sent to a process that works on the same files; a key is not in a pickle."""
+    texts = DirectoryStash(tmp_path / "d", format="json", lossy=True)
+    texts["a"] = (1, 2)
+    sent = pickle.loads(pickle.dumps(texts))
+    sent["b"] = (3,)
+    assert dict(texts) == dict(sent) == {"a": [1, 2], "b": [3]}
+    shelf = ShelveStash(tmp_path / "s", classes="none")
+    shelf["a"] = 1
+    assert dict(pickle.loads(pickle.dumps(shelf))) == {"a": 1}
+    locked = DirectoryStash(tmp_path / "e", key=bytes(range(32)))
+    with pytest.raises(TypeError, match="what has a key is not pickled"):
+        pickle.dumps(locked)
+
+
 # --- zip archives ---
 
 

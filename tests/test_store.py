@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
+import sys
 import uuid
 from collections.abc import ItemsView, KeysView, MutableMapping, ValuesView
 from pathlib import Path
@@ -685,3 +686,16 @@ def test_deep_values(box: Any) -> None:
     for _level in range(300):
         value = value[0]
     assert value == ["bottom"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes UTF-8 alone")
+def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    """A file may have any name that the file system takes, and be copied from and to one."""
+    path = tmp_path / os.fsdecode(b"shop-\xff.db")
+    with richstore.open(path) as store:
+        store["a"] = [1]
+        store["a"].append(2)
+        store.backup(f"{path}.copy", compact=True)
+    for name in (path, f"{path}.copy"):
+        with richstore.open(name, "r") as store:
+            assert store["a"] == [1, 2] and store.verify().ok

@@ -29,6 +29,11 @@ _TIMEOUT = click.option(
 )
 
 
+def _flag(path: Path) -> str:
+    """Return how to open the store: what leads into a value is in no store that is new."""
+    return "c" if len(path) == 1 else "w"
+
+
 @click.command("set", context_settings=NEGATIVE)
 @path_argument()
 @value_options
@@ -44,7 +49,7 @@ def set_value(
     missing.
     """
     given = given_value(value, as_str, as_json)
-    with target.changing("c", timeout) as place:
+    with target.changing(_flag(path), timeout) as place:
         put(place, path, given)
     say(f"{write_path(path)} = {line(given)}")
 
@@ -62,7 +67,7 @@ def append(
     VALUE is read as by set. A list is made where there is nothing at PATH.
     """
     given = given_value(value, as_str, as_json)
-    with target.changing("c", timeout) as place:
+    with target.changing(_flag(path), timeout) as place:
         try:
             found: Any = value_at(place, path)
         except Absent:

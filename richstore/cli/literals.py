@@ -92,6 +92,8 @@ def write_key(key: Any) -> str:
     if kind is tuple:
         items = [write_key(item) for item in key]
         return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+    if kind is frozenset:
+        return f"frozenset({{{', '.join(map(write_key, key))}}})" if key else "frozenset()"
     if kind is date or kind is datetime:
         return f'{kind.__name__}("{key.isoformat()}")'
     if kind is UUID or kind is Decimal:

@@ -7,9 +7,7 @@ of an attribute is told by the value it is used on.
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
-from uuid import UUID
 
 from richstore.cli.literals import LiteralError, read_literal, write_key
 
@@ -20,7 +18,6 @@ Path = tuple[Any, ...]
 # What no word has: these say where one ends.
 _SPECIAL = frozenset(".[](){}\"'`\\")
 _OPENING = {"[": "]", "(": ")", "{": "}"}
-_KEY_TYPES = (str, bytes, int, float, type(None), date, UUID)
 
 
 class PathError(ValueError):
@@ -100,7 +97,11 @@ def _key(text: str, path: str) -> Any:
 
 
 def _is_key(key: Any) -> bool:
-    return all(map(_is_key, key)) if isinstance(key, tuple) else isinstance(key, _KEY_TYPES)
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_plain(letter: str) -> bool:

@@ -53,6 +53,8 @@ def migrate(modules: tuple[str, ...], target: Target) -> None:
         # where whoever names it has it
         sys.path.insert(0, "")
     for module in modules:
+        if not all(map(str.isidentifier, module.split("."))):
+            raise click.UsageError(f"{module!r} is no name of a module, such as shop.models")
         try:
             importlib.import_module(module)
         except ImportError as error:

@@ -97,10 +97,21 @@ def _simple(value: Any) -> str:
     if cls.__repr__ is object.__repr__:
         # an address says nothing, and is another one each time
         return f"{cls.__qualname__}()"
+    if cls is int and not _has_digits(value):
+        return hex(value)
     try:
         return repr(value)
     except Exception as error:  # noqa: BLE001 - whatever a class of the user's does
         return f"<{value.__class__.__qualname__}, whose repr fails: {error}>"
+
+
+def _has_digits(value: int) -> bool:
+    """Tell whether Python writes an int with its digits, as it does up to some thousands."""
+    try:
+        str(value)
+    except ValueError:
+        return False
+    return True
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
@@ -126,7 +137,9 @@ def as_json(value: Any, before: tuple[int, ...] = ()) -> Any:
     """
     if value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, (int, float)):
+    if isinstance(value, int):
+        return value if _has_digits(value) else hex(value)
+    if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if id(value) in before:
         raise Failure("the value contains itself, which JSON cannot say")

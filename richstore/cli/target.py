@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import click
 
 import richstore
-from richstore.cli.failures import Absent
+from richstore.cli.failures import Absent, Failure
 from richstore.passphrase import Passphrase
 from richstore.projects import Place, project_place
 
 __all__ = ["Target", "on_classes", "on_files", "on_group", "on_store"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Under which `on_files` leaves the store for `on_store`: no parameter of a command is called so.
+_FILE = "file of the store"
 
 
 class Target:
@@ -51,7 +54,13 @@ class Target:
         return self.place.key()
 
     def open(self, flag: str, **options: Any) -> richstore.Store:
-        """Open the store."""
+        """Open the store.
+
+        Raises:
+            Failure: it would be gone when the command ends.
+        """
+        if self.place.path == "memory:":
+            raise Failure("memory: keeps nothing when the command has ended; name a file")
         self.place.prepare(flag)
         options = {"classes": self.classes, **options}
         return richstore.open(self.place.path, flag, key=self.key(), **options)
@@ -130,7 +139,7 @@ def on_store(function: F) -> F:
     def made(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Target:
         # a program's own folder says nothing about what its user means
         group, classes = ctx.params.pop("group", ()), ctx.params.pop("classes", None)
-        file = ctx.params.pop("file", None)
+        file = ctx.params.pop(_FILE, None)
         if path is not None and file is not None:
             raise click.UsageError(f"the store is given twice: {file}, and -s {path}", ctx)
         path = file if path is None else path
@@ -162,7 +171,10 @@ def on_files(*names: str) -> Callable[[F], F]:
         if not len(wanted) <= len(files) <= len(names):
             raise click.UsageError(f"give these files: {shown}", ctx)
         for name, file in zip(names if len(files) == len(names) else wanted, files, strict=True):
-            ctx.params[name.lower()] = file if name == "FILE" else Path(file)
+            if name == "FILE":
+                ctx.params[_FILE] = file
+            else:
+                ctx.params[name.lower()] = Path(file)
 
     shown = " ".join("[FILE]" if name == "FILE" else name for name in names)
     return click.argument(

@@ -81,6 +81,9 @@ def import_command(
     and running it again does what was interrupted.
     """
     source: Any = sys.stdin.buffer if file == "-" else file
+    if file != "-":
+        # a name that is misspelt makes no store
+        os.stat(file)
     with progress("Importing") as bar, _filling(target) as place:
         count = load(
             source,

@@ -61,14 +61,16 @@ class Codec:
         key: KeySource | None = None,
         classes: Classes | None = None,
     ) -> None:
-        found = resolve(
-            format,
-            "",
-            is_binary=is_binary,
-            load_kwargs=load_kwargs,
-            dump_kwargs=dump_kwargs,
-            lossy=lossy,
-        )
+        options: dict[str, Any] = {
+            "is_binary": is_binary,
+            "load_kwargs": load_kwargs,
+            "dump_kwargs": dump_kwargs,
+            "lossy": lossy,
+        }
+        found = resolve(format, "", **options)
+        # what makes it again in another process: functions of formats cannot be pickled
+        self._made_of = format, options | {"classes": classes}
+        self._has_key = key is not None
         self._format: Format | EncryptedFormat = found
         self._classes: ClassPolicy | None = None
         if key is not None:
@@ -77,6 +79,11 @@ class Codec:
             self._classes = ANY
         if classes is not None:
             self._classes = policy_of(classes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._has_key:
+            raise TypeError("what has a key is not pickled, for the key would be in the pickle")
+        return _made, self._made_of
 
     @property
     def name(self) -> str:
@@ -133,6 +140,10 @@ class Codec:
             data = file.read()
         policy = self._classes or default_policy(status, os.path.realpath(path))
         return self._format.decode(data, path, policy)
+
+
+def _made(format: Any, options: dict[str, Any]) -> Codec:
+    return Codec(format, **options)
 
 
 def _strictest(policies: Iterable[ClassPolicy]) -> ClassPolicy:

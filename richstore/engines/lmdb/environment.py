@@ -67,7 +67,8 @@ def open_environment(
     while True:
         try:
             env = lmdb.open(
-                path,
+                # as bytes: a path need not be UTF-8
+                os.fsencode(path),
                 map_size=left[0],
                 subdir=False,
                 readonly=not writable,
@@ -101,7 +102,7 @@ def open_environment(
 def write_heads(path: str) -> None:
     """Write to an empty file that nobody else knows what LMDB begins every file with."""
     try:
-        lmdb.open(path, subdir=False, lock=False, max_dbs=0, lib_version=0).close()
+        lmdb.open(os.fsencode(path), subdir=False, lock=False, max_dbs=0, lib_version=0).close()
     except lmdb.Error as error:
         raise translate(error, path) from error
 
