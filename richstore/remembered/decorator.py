@@ -238,7 +238,7 @@ def persisted(
         exceptions: the exceptions that are kept as a result is, and raised again. None by default.
         none: whether None is a result that is kept.
         name: what the function is called where results are kept, by default its module and
-            qualified name. Say it, and it can be renamed and moved.
+            qualified name. Say it, and it can be renamed and moved. A lambda needs one.
         live: whether values of a store are given out themselves: tracked, loaded as they are
             read, and changed for everybody by who changes them. By default each caller gets a copy.
         pickled: whether results of level `"instance"` are pickled and copied with the instance.
