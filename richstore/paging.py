@@ -141,8 +141,9 @@ class Commit:
             reclaimer = Reclaimer(self.tracker, engine)
             reclaimer.run(RECLAIM)
             self.counts |= reclaimer.counts
-        # those of `compact`, too
-        names += self.counts.keys() - set(names)
+        if self.counts:
+            # those of `compact`, too
+            names += self.counts.keys() - set(names)
         if tx.count:
             count = self.tracker.count(engine.get) + tx.count
             engine.put(COUNT_KEY, count.to_bytes(8, "little"))

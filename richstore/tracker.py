@@ -368,6 +368,8 @@ class Tracker:
             record = above = node.record
             if record is None:
                 return None
+            if record.owner is None and not record.stale and not record.root.stale:
+                return record
             stale = record.root if record.root.stale else None
             while stale is None and above is not None:
                 stale = above if above.stale else None

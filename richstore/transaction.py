@@ -646,7 +646,7 @@ class Transaction(Scope):
         if record is None:
             raise detached(node)
         root = record.root
-        if not self.is_current(root):
+        if (self.roots or self.cells) and not self.is_current(root):
             raise detached(node)
         if self.reach and not self._is_attached(node, set()):
             raise detached(node)
