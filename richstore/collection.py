@@ -130,41 +130,48 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
     def _scan(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
         if self._closed:
             raise self._closed_error()
-        return rows.select(self._rows(rows), self._tracker.classes)
+        return self._loop(rows)
 
-    def _rows(self, rows: Range) -> Iterator[tuple[bytes, Any]]:
-        """Yield engine keys and records; those changed in the current transaction come from it."""
+    def _loop(self, rows: Range) -> Iterator[tuple[Any, bytes, Any]]:
+        """Yield keys, engine keys, and what `_value` needs: the record, and the loop it is of."""
         tracker = self._tracker
         transaction = current(tracker)
         if transaction is None or transaction.ended:
             transaction = None
             tracker.refresh()
-        view = tracker.engine.read()
+        loop = _Loop(tracker)
         try:
-            first, last = rows.within(self._space_in(view, transaction))
-            stored = view.scan(first, last, reverse=rows.reverse)
-            if transaction is None:
-                yield from stored
-                return
-            own = {name: root for name, root in transaction.roots.items() if first <= name < last}
-            if getattr(tracker.engine, "is_ordered", True):
-                yield from _merge(own, stored, rows.reverse)
-            else:
-                yield from _mix(own, stored)
+            found = self._rows(rows, loop.view, transaction)
+            for key, name, stored in rows.select(found, tracker.classes):
+                yield key, name, (stored, loop)
         finally:
-            view.close()
+            loop.end()
+
+    def _rows(
+        self, rows: Range, view: Any, transaction: Transaction | None
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Yield engine keys and records; those changed in a transaction come from it."""
+        first, last = rows.within(self._space_in(view, transaction))
+        stored = view.scan(first, last, reverse=rows.reverse)
+        if transaction is None:
+            yield from stored
+            return
+        own = {name: root for name, root in transaction.roots.items() if first <= name < last}
+        if getattr(self._tracker.engine, "is_ordered", True):
+            yield from _merge(own, stored, rows.reverse)
+        else:
+            yield from _mix(own, stored)
 
     def _value(self, name: bytes, stored: Any) -> Any:
-        if isinstance(stored, Record):
-            return self._shown(stored.value)
-        parts = self._tracker.parse(name, stored)
+        record, loop = stored
+        if isinstance(record, Record):
+            return self._shown(record.value)
+        parts = self._tracker.parse(name, record)
         if not parts.table:
             return self._shown(self._tracker.decode_plain(name, parts))
         value = self._read(name)
-        # deleted since the view began: it still reads
-        if value is not MISSING:
-            return value
-        return _frozen(self._tracker, name, stored)
+        # deleted since the loop began: it still reads
+        return loop.frozen(name, record) if value is MISSING else value
 
     # --- changing ---
 
@@ -324,10 +331,32 @@ class Collection(Reading[K, V], MutableMapping[K, V]):
         return self
 
 
-def _frozen(tracker: Tracker, name: bytes, stored: bytes) -> Any:
-    engine = tracker.engine
-    view = FrozenView(engine.read(), frozen_value, tracker.classes, engine.path)
-    return frozen_value(view, name, stored)
+class _Loop:
+    """The state that a loop goes through.
+
+    Attributes:
+        view: a read transaction of it.
+    """
+
+    __slots__ = ("_frozen", "_tracker", "view")
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._frozen: FrozenView | None = None
+        self.view = tracker.engine.read()
+
+    def frozen(self, name: bytes, stored: bytes) -> Any:
+        """Return a value of that state which is not in the store any more."""
+        if self._frozen is None:
+            tracker = self._tracker
+            path = tracker.engine.path
+            self._frozen = FrozenView(self.view, frozen_value, tracker.classes, path)
+        return frozen_value(self._frozen, name, stored)
+
+    def end(self) -> None:
+        """Close the view, unless values read their pages in it; then it ends with them."""
+        if self._frozen is None:
+            self.view.close()
 
 
 def _merge(

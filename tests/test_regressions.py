@@ -717,3 +717,23 @@ def test_a_reduction_that_looks_inside(tmp_path: Any) -> None:
         assert store["nested"][0].inner.a.a == "second"
         assert str(store["networks"]["::/64"].network_address) == "::"
         assert ipaddress.ip_address("10.1.1.1") in richstore.plain(store["networks"])["10.0.0.0/8"]
+
+
+@pytest.mark.parametrize("place", ["store", "group"])
+def test_loop_meets_large_values_that_were_deleted(box: Any, place: str) -> None:
+    """A loop over items gives large values as they were when it began, though they are reclaimed."""
+    store = box.store
+    mapping = store if place == "store" else store.group("rows")
+    rows = [{"n": n} for n in range(3_000)]
+    mapping.update({"a": 1, "b": rows})
+    box.reopen()
+    store = box.store
+    mapping = store if place == "store" else store.group("rows")
+    found = {}
+    for key, value in mapping.items():
+        if key == "a":
+            del mapping["b"]
+            store.compact()
+        found[key] = richstore.plain(value)
+    assert found == {"a": 1, "b": rows}
+    assert list(mapping) == ["a"]
