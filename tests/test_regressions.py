@@ -721,7 +721,7 @@ def test_a_reduction_that_looks_inside(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("place", ["store", "group"])
 def test_loop_meets_large_values_that_were_deleted(box: Any, place: str) -> None:
-    """A loop over items gives large values as they were when it began, though they are reclaimed."""
+    """A loop gives large values as they were when it began, though they are reclaimed."""
     store = box.store
     mapping = store if place == "store" else store.group("rows")
     rows = [{"n": n} for n in range(3_000)]
