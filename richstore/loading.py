@@ -309,7 +309,10 @@ class Loader:
         for node in nodes:
             if node.record is None:
                 self.tracker.let_go([node], record, None, False)
-                node.kind.settle(node)
+                if record.size:
+                    node.kind.settle(node)
+                else:
+                    node.kind.lose(node)
 
     def _changed_since(self, since: int, view: View) -> Iterable[bytes]:
         known = [names for number, names in self.tracker.changes if number >= since]

@@ -163,6 +163,9 @@ class Kind(Protocol):
     def settle(self, node: Node) -> None:
         """Make the face show its content again."""
 
+    def lose(self, node: Node) -> None:
+        """Let a face that has left the store before it was read say so when it is used."""
+
     def loaded(self, node: Node) -> None:
         """Take what the codec has filled as the content."""
 

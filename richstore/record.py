@@ -231,9 +231,13 @@ class Record:
         stale, self.stale = self.stale, False
         self.tracker.let_go(self.nodes.values(), self, before, held)
         self.stale = stale
+        # its nodes were made for what refers to them, and it was not read since
+        unread = self.stale and not self.size
         for node in self.nodes.values():
             node.record = None
-            if self.stale:
+            if unread:
+                node.kind.lose(node)
+            elif self.stale:
                 node.kind.settle(node)
         self.nodes = {}
         self.externals = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import canonical
-from sample_classes import Cached, FrozenPoint
+from sample_classes import Bare, Cached, FrozenPoint
 from test_big import N, numbered, rows
 
 import richstore
@@ -586,3 +586,24 @@ def test_a_snapshot_outlives_reorganisation(box: Any) -> None:
     assert box.store["k"] == []
     box.store.compact()
     assert box.store.verify().waiting == 0
+
+
+@pytest.mark.parametrize("who", ["another handle", "this one"])
+@pytest.mark.parametrize("kind", [dict, list, set, Bare])
+def test_a_shared_part_that_was_never_read_is_not_empty(path: str, kind: Any, who: str) -> None:
+    """What left the store before it was read raises when it is used, and shows nothing else."""
+    shared = {dict: {"x": 1}, list: [1], set: {1}, Bare: Bare(x=1)}[kind]
+    with contextlib.ExitStack() as opened:
+        with richstore.open(path, synchronous="off") as store:
+            store["rows"] = [{"n": n, "shared": shared} for n in range(3_000)]
+        store = reader = opened.enter_context(richstore.open(path, synchronous="off"))
+        if who == "another handle":
+            # one that only reads has live values of its own, as another process
+            reader = opened.enter_context(richstore.open(path, "r"))
+        held = reader["rows"][5]["shared"]
+        del store["rows"]
+        store.compact()
+        with pytest.raises(richstore.DetachedError, match="not read"):
+            vars(held) if kind is Bare else len(held)
+        with pytest.raises(richstore.DetachedError, match="not read"):
+            richstore.plain(held)

@@ -11,7 +11,7 @@ from types import MemberDescriptorType
 from typing import Any
 
 from richstore.node import Node
-from richstore.nodes.base import node_of, refuse
+from richstore.nodes.base import LOST, lost, node_of, refuse
 from richstore.nodes.change import Edit, change
 from richstore.nodes.layout import Layout
 from richstore.nodes.plain import Plain, plain
@@ -30,7 +30,10 @@ def visible_state(face: Any, node: Node) -> dict[str, Any]:
             with record.tracker.lock:
                 if record.stale:
                     record.tracker.reload(record)
-                return layout.state(face)
+                if node.content is not LOST:
+                    return layout.state(face)
+        if node.content is LOST:
+            raise lost(node)
     else:
         committed = node.content
         if not (transaction.done or transaction.is_here()) and committed is not None:

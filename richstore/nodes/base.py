@@ -19,15 +19,17 @@ from typing import Any, ClassVar, NoReturn
 
 import wrapt
 
-from richstore.errors import ReadOnlyError
+from richstore.errors import DetachedError, ReadOnlyError
 from richstore.node import Node
 from richstore.record import Record
 
 __all__ = [
+    "LOST",
     "BaseProxy",
     "get_content",
     "get_node",
     "is_face",
+    "lost",
     "new_proxy",
     "node_of",
     "refreshed",
@@ -97,6 +99,16 @@ def node_of(value: Any) -> Node | None:
 def is_face(value: Any) -> bool:
     """Tell whether a value is a face."""
     return getattr(type(value), "_richstore_node_", None) is not None
+
+
+# The content of an instance that has left the store before it was read.
+LOST: Any = object()
+
+
+def lost(node: Node) -> DetachedError:
+    """Return the error for using an instance that has left the store before it was read."""
+    name = getattr(node.kind, "cls", object).__name__
+    return DetachedError(f"this {name} is no longer part of the store, and was not read before")
 
 
 def view(face: Any) -> Any:

@@ -287,6 +287,14 @@ class ContainerKind(ABC):
         """Make the face show its content again."""
         set_class(node.face, self.clean)
 
+    def lose(self, node: Node) -> None:
+        """Let a face that has left the store before it was read say so when it is used."""
+        content = self.spread_content(node, 0)
+        content.before = False
+        node.content = node.work = content
+        self.show(node.face, content)
+        self.settle(node)
+
     def containers(self, node: Node) -> list[Any]:
         """Return a fresh container and the face, for a record that is being read."""
         node.work = self.builtin()

@@ -259,7 +259,7 @@ class GenericKind:
     def expire(self, node: Node) -> None:
         """Nothing: every use of a generic proxy asks for its content."""
 
-    settle = expire
+    settle = lose = expire
 
     def outdated(self, node: Node, notes: Notes) -> tuple[int, Any] | None:
         """Return version and attributes of an object of an older version; None: it is current."""

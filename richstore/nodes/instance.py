@@ -45,7 +45,7 @@ from richstore.nodes.attributes import (
     set_dict,
     visible_state,
 )
-from richstore.nodes.base import is_face, node_of, refuse, set_class
+from richstore.nodes.base import LOST, is_face, lost, node_of, refuse, set_class
 from richstore.nodes.change import change
 from richstore.nodes.guards import CachedProperty, guarded_names, guards, keep_writes, refuse_writes
 from richstore.nodes.layout import Layout, layout_of
@@ -288,6 +288,11 @@ class InstanceKind:
         if self.guarded:
             # what the guards compare with
             node.work = self.layout.state(node.face)
+
+    def lose(self, node: Node) -> None:
+        """Let a face that has left the store before it was read say so when it is used."""
+        node.content = LOST
+        set_class(node.face, self.mediated)
 
     def containers(self, node: Node) -> list[Any]:
         """Return the face, ready to be given its state: emptied, or a `__dict__` beside its own."""
@@ -644,9 +649,13 @@ def _mediated_getattribute(self: Any, name: str) -> Any:
     if transaction is None:
         record = node.record
         if record is None:
+            if node.content is LOST and name != "__class__":
+                raise lost(node)
             return cls.__getattribute__(self, name)
         if record.stale:
             record.tracker.reload(record)
+            if node.content is LOST:
+                return getattr(self, name)
         if kind.is_simple or _runs_code(self, name):
             return cls.__getattribute__(self, name)
         with record.tracker.lock:

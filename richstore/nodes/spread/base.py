@@ -200,9 +200,9 @@ class SpreadContent(Spread):
             return None
         if self.before is False:
             raise DetachedError(
-                f"this {self.builtin.__name__} is no longer part of the store, and was too large "
-                f"to be kept in memory; take what you need with richstore.plain(…) before it is "
-                f"deleted or overwritten"
+                f"this {self.builtin.__name__} is no longer part of the store, and was not read "
+                f"before, or too large to be kept in memory; take what you need with "
+                f"richstore.plain(…) before it is deleted or overwritten"
             )
         from richstore.nodes.frozen import frozen_value
 
