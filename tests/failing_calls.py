@@ -34,9 +34,9 @@ def run_failing(
         "-e", f"inject={call}:error={error}:when={when}",
         sys.executable, "-c", code, *map(str, arguments),
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=child_environment(), check=False
-    )
+    # what Python writes for itself would be counted, the first time
+    environment = {**child_environment(), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if "ptrace" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("strace may not trace here")
     return done

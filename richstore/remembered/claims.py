@@ -45,23 +45,29 @@ class _ClaimFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = -1
+        # has its descriptor while it is open
+        self._held: list[int] = []
         self.users: set[Claim] = set()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor; -1 while it is closed."""
+        return self._held[-1] if self._held else -1
 
     def open(self) -> None:
         """Open the file, with the mode of the store: who may write that may claim."""
         mode = os.stat(self.path.removesuffix("-claims")).st_mode & 0o666
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.fd = os.open(self.path, flags, mode)
+        # opened and noted in one call of C: Ctrl-C comes between calls
+        self._held.extend(map(os.open, (self.path,), (flags,), (mode,)))
         status = os.fstat(self.fd)
         if status.st_mode & 0o666 != mode and status.st_uid == os.geteuid():
             os.fchmod(self.fd, mode)
 
     def close(self) -> None:
         """Close it; every lock on it ends."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        # as it was opened
+        self._held[:] = filter(None, map(os.close, self._held))
 
 
 class Claim:
