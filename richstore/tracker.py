@@ -370,10 +370,12 @@ class Tracker:
                 return None
             if record.owner is None and not record.stale and not record.root.stale:
                 return record
-            stale = record.root if record.root.stale else None
-            while stale is None and above is not None:
-                stale = above if above.stale else None
+            stale = None
+            while above is not None:
+                # the outermost: it tells whether what is inside of it is there at all
+                stale = above if above.stale else stale
                 above = above.owner.record if above.owner is not None else None
+            stale = record.root if record.root.stale else stale
             if stale is None:
                 return record
             self.reload(stale)
@@ -386,7 +388,7 @@ class Tracker:
 
     def reload_in(self, record: Record, view: View) -> None:
         """Load a stale record again from a view of the state `seen`."""
-        stored = value_in(view.get, record.name)
+        stored = None if _has_left(record) else value_in(view.get, record.name)
         if stored is None or self.live.get(record.name) is not record:
             moved = list(record.nodes.values()) if record.root is not record else []
             if moved and value_in(view.get, record.root.name) is not None:
@@ -711,6 +713,19 @@ def check_format_record(path: str, stored: bytes) -> None:
         raise FormatError(
             f"{path} was written by a newer richstore (or is damaged); update richstore to open it"
         )
+
+
+def _has_left(record: Record) -> bool:
+    """Tell whether a page is one of a container that has no such page any more, for all we know.
+
+    It may be there as long as it is not reclaimed.
+    """
+    owner = record.owner
+    if owner is None or (owner.record is not None and owner.record.stale):
+        return False
+    cid = int.from_bytes(record.name[1:9], "big")
+    content = owner.content
+    return owner.record is None or not isinstance(content, Spread) or content.cid != cid
 
 
 def _is_page(record: Record, owner: Node) -> bool:

@@ -607,3 +607,16 @@ def test_a_shared_part_that_was_never_read_is_not_empty(path: str, kind: Any, wh
             vars(held) if kind is Bare else len(held)
         with pytest.raises(richstore.DetachedError, match="not read"):
             richstore.plain(held)
+
+
+def test_a_part_of_what_another_handle_has_cleared_is_not_tracked(path: str) -> None:
+    """A row has left the store with its list, however long its page is not reclaimed."""
+    with richstore.open(path, synchronous="off") as store:
+        store["rows"] = [[n] * 50 for n in range(10_000)]
+        with richstore.open(path, "r") as reader:
+            held = reader["rows"][-5]
+            store["rows"].clear()
+            assert store.verify().waiting > 50, "all is reclaimed already"
+            reader.refresh()
+            assert not richstore.is_tracked(held)
+            assert held == [9_995] * 50
