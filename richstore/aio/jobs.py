@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ async def wait_out(future: asyncio.Future[Any], stop: Callable[[], None] | None 
         raise cancelled
 
 
-class Job:
+class Job(ABC):
     """Something for the thread to do.
 
     Args:
@@ -85,9 +86,9 @@ class Job:
         """Return how many seconds it may still wait."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
+    @abstractmethod
     def do(self, writer: Writer) -> None:
         """Do it, in the thread; what it raises becomes its error."""
-        raise NotImplementedError
 
     def settle(self) -> None:
         """Tell the task what became of it."""
@@ -112,13 +113,13 @@ class Change(Job):
         super().__init__(timeout)
         self.work = work
 
+    def do(self, writer: Writer) -> None:
+        """Make it in a commit of its own; the thread itself makes those that share one."""
+        writer.commit([self])
+
 
 class Alone(Change):
-    """A change that has a transaction of its own."""
-
-    def do(self, writer: Writer) -> None:
-        """Make it."""
-        writer.commit([self])
+    """A change that never shares a commit."""
 
 
 class Close(Job):

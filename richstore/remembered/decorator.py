@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import timedelta
 from types import MethodType
@@ -28,8 +29,9 @@ D = TypeVar("D", bound="staticmethod[Any, Any] | classmethod[Any, Any, Any] | pr
 class Handle(Generic[P]):
     """What can be done with the results of a remembered function, or of a method of an instance."""
 
+    @abstractmethod
     def _memory(self) -> tuple[Memory, tuple[Any, ...]]:
-        raise NotImplementedError
+        """Return where the results are, and the instance that the method is bound to, if any."""
 
     def clear(self, /, *arguments: Any, **named: Any) -> None:
         """Forget the result of the call with these arguments; without any, of all calls.
